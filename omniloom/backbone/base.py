@@ -1,0 +1,90 @@
+"""The contract of a language model's body, and the one door through which a plan becomes an attention mask."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omniloom.sequence import Plan
+
+__all__ = ["Backbone", "BackboneOutput", "CacheView", "attention_mask"]
+
+
+@dataclass
+class BackboneOutput:
+    """`hidden`: (B, L, D) after the last norm. `taps`: layer -> (B, L, D), 0 the embeddings, n after layer n."""
+
+    hidden: Tensor
+    taps: dict[int, Tensor]
+
+
+@dataclass
+class CacheView:
+    """A key-value cache and which of its slots are real.
+
+    `cache`: transformers' Cache. `valid`: (B, T) bool over the slots it holds. `next_position`: (B,) the position
+    of the next slot of each row.
+    """
+
+    cache: Any
+    valid: Tensor
+    next_position: Tensor
+
+    @property
+    def is_plain(self) -> bool:
+        """No gaps: every cached slot is real, so causal attention needs no mask."""
+        return bool(self.valid.all())
+
+
+class Backbone(nn.Module, ABC):
+    """Embeddings in, hidden states and logits out, over slots that a plan describes."""
+
+    width: int
+    vocab_size: int
+    stop_ids: frozenset[int]
+
+    @abstractmethod
+    def embed(self, ids: Tensor) -> Tensor:
+        """(B, L) ids -> (B, L, D) embeddings."""
+
+    @abstractmethod
+    def embedding_table(self) -> Tensor:
+        """(V, D) input embeddings of the text vocabulary."""
+
+    @abstractmethod
+    def forward(self, embeds: Tensor, plan: Plan, *, cache: Any = None, taps: Sequence[int] = ()) -> BackboneOutput:
+        """All slots of a plan; with `cache`, its keys and values are kept in it."""
+
+    @abstractmethod
+    def new_cache(self) -> Any:
+        """An empty key-value cache for `forward` and `step`."""
+
+    @abstractmethod
+    def step(self, embeds: Tensor, view: CacheView) -> Tensor:
+        """(B, 1, D) embeddings of one more slot per row -> (B, D) hidden; the view grows by the slot."""
+
+    @abstractmethod
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(N, D) selected hidden states -> (N, V) logits. Select before you call: this is the costly product."""
+
+
+def attention_mask(plan: Plan, *, window: int | None = None) -> Tensor | None:
+    """(B, 1, L, L) bool, True where slot q may read slot k; None if plain causal attention says the same.
+
+    Documents of one row never see one another. Padding stands behind every document, so under causal attention
+    nothing real can read it. `window`: how many positions back a sliding layer sees.
+    """
+    if not plan.is_packed and window is None:
+        return None
+    slots = torch.arange(plan.shape[1], device=plan.ids.device)
+    causal = slots[:, None] >= slots[None, :]
+    same = plan.document[:, :, None] == plan.document[:, None, :]
+    mask = causal & same
+    if window is not None:
+        mask = mask & (slots[:, None] - slots[None, :] < window)
+    return mask[:, None]

@@ -1,0 +1,57 @@
+"""The contracts of what reads a medium: a processor on the CPU, an encoder on the model's device."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from omniloom.sequence import Packed, Shape
+
+__all__ = ["Encoder", "Processor"]
+
+
+class Processor(ABC):
+    """Payload -> raw tensor, in the workers. It travels with the weights, so preprocessing cannot drift.
+
+    `payload_kind` names the payload it reads (`omniloom.media` kinds).
+    """
+
+    payload_kind: str
+
+    @abstractmethod
+    def __call__(self, payload: Any, rng: torch.Generator | None = None) -> Tensor:
+        """The raw tensor of one item. `rng` None means: no augmentation; the same payload gives the same bytes."""
+
+    @abstractmethod
+    def shape(self, raw: Tensor) -> Shape:
+        """The rows the raw tensor stands for before any encoder."""
+
+    def split(self, payload: Any) -> list[Any]:
+        """The items one payload becomes; one, unless it is cut in time."""
+        return [payload]
+
+
+class Encoder(nn.Module, ABC):
+    """Raw tensors -> packed rows (S, out_dim).
+
+    `out_dim` is the width E of the rows. `forward` and `out_shape` must agree: for every item the number of rows
+    is `out_shape(processor.shape(raw)).len`.
+    """
+
+    out_dim: int
+
+    @abstractmethod
+    def forward(self, raws: Sequence[Tensor]) -> Packed:
+        """Rows of all items, in order."""
+
+    @abstractmethod
+    def out_shape(self, shape: Shape) -> Shape:
+        """The shape of the rows of an item whose raw tensor has this shape. Integers only, no weights."""
+
+    @abstractmethod
+    def minimal_raw(self) -> Tensor:
+        """The smallest raw tensor the encoder takes; a batch without the modality may run it."""

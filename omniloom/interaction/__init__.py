@@ -1,0 +1,1 @@
+"""Room 3: what acts inside the language model's layers."""

@@ -1,0 +1,92 @@
+"""Where a part may act inside the language model's layers: the `linear` hook.
+
+A hooked layer is replaced by a wrapper that holds the stock layer as `base` and the hooked modules as `adapters`,
+so hook modules are children of the layer they act on. Without adapters the wrapper returns the stock result, bit
+for bit. What a hook may know of the slots comes through one `HookContext` that the model sets before each forward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from omniloom.errors import ConfigError
+
+__all__ = ["HookContext", "HookedLinear", "LinearHook", "hook_linears", "linear_names"]
+
+
+@dataclass
+class HookContext:
+    """`route`: (B, L) of the plan that runs now; 0 for text, 1 + modality index for an item's slots."""
+
+    route: Tensor | None = None
+
+    @contextmanager
+    def of(self, route: Tensor) -> Iterator[None]:
+        """Set the route for one forward, and take it back."""
+        before, self.route = self.route, route
+        try:
+            yield
+        finally:
+            self.route = before
+
+
+class LinearHook(nn.Module):
+    """A module at a linear layer: `forward(x, route)` is added to the layer's output."""
+
+
+class HookedLinear(nn.Module):
+    """A stock linear layer and what is added to its output: base(x) + sum of adapters(x, route)."""
+
+    def __init__(self, base: nn.Linear, context: HookContext) -> None:
+        super().__init__()
+        self.base = base
+        self.adapters = nn.ModuleDict()
+        self._context = context
+
+    @property
+    def weight(self) -> Tensor:
+        """The stock weight: some models read it to learn a dtype."""
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.base(x)
+        for adapter in self.adapters.values():
+            y = y + adapter(x, self._context.route)
+        return y
+
+
+def linear_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
+    """Names of the linear layers, hooked or not, that match a glob of `targets`; the output head never does.
+
+    Raises:
+        ConfigError: a glob matches none, so that a misspelt target cannot pass for an adapter.
+    """
+    linears = [name for name, part in model.named_modules() if _is_linear(name, part)]
+    for target in targets:
+        if not any(fnmatchcase(name, target) for name in linears):
+            endings = sorted({name.rpartition(".")[2] for name in linears})
+            raise ConfigError(f"adapter target {target!r} matches no linear layer. Layers end in: {', '.join(endings)}.")
+    return [name for name in linears if any(fnmatchcase(name, target) for target in targets)]
+
+
+def _is_linear(name: str, part: nn.Module) -> bool:
+    if name.endswith("lm_head") or ".adapters." in name or name.endswith(".base"):
+        return False
+    return isinstance(part, nn.Linear | HookedLinear)
+
+
+def hook_linears(model: nn.Module, name: str, layers: dict[str, LinearHook], context: HookContext) -> None:
+    """Put one hook under `name` at each named linear layer of the model."""
+    for path, hook in layers.items():
+        parent_path, _, leaf = path.rpartition(".")
+        parent = model.get_submodule(parent_path)
+        layer = getattr(parent, leaf)
+        if not isinstance(layer, HookedLinear):
+            layer = HookedLinear(layer, context)
+            setattr(parent, leaf, layer)
+        layer.adapters[name] = hook

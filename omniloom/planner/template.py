@@ -1,0 +1,122 @@
+"""How turns become text around their contents: the chat template, taken apart once into prefixes and suffixes.
+
+A stock template renders a whole conversation as one string. Here it is asked with marked contents, and what it puts
+around them is kept as token ids per role, so that a conversation can be planned turn by turn and appended to.
+Contents are tokenised apart from the scaffold, as plain text: a special token typed by a user stays text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omniloom.errors import ConfigError
+
+__all__ = ["Template"]
+
+_MARKS = {"system": "⟦s⟧", "user": "⟦u⟧", "assistant": "⟦a⟧", "again": "⟦v⟧"}
+_PLAIN = {
+    "system": ("", "\n"),
+    "user": ("User: ", "\n"),
+    "assistant": ("Assistant: ", "\n"),
+}
+
+
+@dataclass(frozen=True)
+class Template:
+    """`head`: ids before the first turn, if that is not a system turn; `bos`: those before any first turn.
+    `prefix`, `suffix`: ids around the content of each role. `learned_suffix`: how many ids of the assistant's suffix
+    are learned: up to and with the one that ends an answer. `stop`: ids that end an answer."""
+
+    bos: tuple[int, ...]
+    head: tuple[int, ...]
+    prefix: Mapping[str, tuple[int, ...]]
+    suffix: Mapping[str, tuple[int, ...]]
+    learned_suffix: int
+    stop: frozenset[int]
+
+    @classmethod
+    def of(cls, tokenizer: Any, *, kind: str = "chat", system: str | None = None, stop: frozenset[int] = frozenset()) -> Template:
+        """From a tokenizer: `kind` "chat" takes its chat template apart, "plain" writes "User: ... Assistant: ...".
+
+        Raises:
+            ConfigError: the tokenizer has no chat template, or one that does not put the same text around every turn.
+        """
+        if kind == "plain":
+            bos, around, default = _bos_of(tokenizer), _PLAIN, ""
+        else:
+            bos, around, default = _take_apart(tokenizer)
+        prefix = {role: _ids(tokenizer, text[0]) for role, text in around.items()}
+        suffix = {role: _ids(tokenizer, text[1]) for role, text in around.items()}
+        bos_ids = _ids(tokenizer, bos)
+        if system is None:
+            head = bos_ids + _ids(tokenizer, default)
+        elif system == "":
+            head = bos_ids
+        elif "system" in prefix:
+            head = bos_ids + prefix["system"] + _ids(tokenizer, system, plain=True) + suffix["system"]
+        else:
+            raise ConfigError("the chat template takes no system turn; leave `system` out of the backbone.")
+        specials = set(tokenizer.all_special_ids)
+        ending = suffix["assistant"]
+        place = next((index for index, token in enumerate(ending) if token in specials or token in stop), None)
+        learned = len(ending) if place is None else place + 1
+        stops = stop | ({ending[learned - 1]} if ending else set())
+        return cls(bos_ids, head, prefix, suffix, learned, frozenset(stops))
+
+
+def _bos_of(tokenizer: Any) -> str:
+    return tokenizer.bos_token or "" if getattr(tokenizer, "add_bos_token", False) else ""
+
+
+def _ids(tokenizer: Any, text: str, *, plain: bool = False) -> tuple[int, ...]:
+    if not text:
+        return ()
+    return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=plain)["input_ids"])
+
+
+def _take_apart(tokenizer: Any) -> tuple[str, dict[str, tuple[str, str]], str]:
+    """(bos, role -> (prefix, suffix), default opening) of a chat template, proven on a longer conversation."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError("this tokenizer has no chat template. Set `template: plain` in the backbone.")
+    user, assistant, again = _MARKS["user"], _MARKS["assistant"], _MARKS["again"]
+
+    def render(*turns: tuple[str, str], ask: bool = False) -> str:
+        messages = [{"role": role, "content": content} for role, content in turns]
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+
+    one = render(("user", user))
+    asked = render(("user", user), ask=True)
+    three = render(("user", user), ("assistant", assistant), ("user", again))
+    user_suffix = one.partition(user)[2]
+    assistant_prefix = asked.partition(user)[2][len(user_suffix) :]
+    between = three.partition(user)[2].partition(assistant)[0]
+    middle = three.partition(assistant)[2].partition(again)[0]
+    assistant_suffix = render(("user", user), ("assistant", assistant)).partition(assistant)[2]
+    user_prefix = middle[len(assistant_suffix) :]
+    opening = one.partition(user)[0]
+    bos = tokenizer.bos_token if tokenizer.bos_token and opening.startswith(tokenizer.bos_token) else ""
+    default = opening[len(bos) : len(opening) - len(user_prefix)]
+    around = {"user": (user_prefix, user_suffix), "assistant": (assistant_prefix, assistant_suffix)}
+    sound = (
+        asked.startswith(one)
+        and middle.startswith(assistant_suffix)
+        and opening.endswith(user_prefix)
+        and between == user_suffix + assistant_prefix
+    )
+    if not sound:
+        raise ConfigError(
+            "the chat template does not put the same text around every turn, so it cannot be planned turn by turn. "
+            "Set `template: plain` in the backbone, or give the tokenizer a plainer template."
+        )
+    system = _MARKS["system"]
+    try:
+        with_system = render(("system", system), ("user", user))
+    except Exception:  # a template may refuse the role by any error of its own; then it has no system turn
+        return bos, around, default
+    before, found, after = with_system.partition(system)
+    if found and before.startswith(bos) and after.endswith(user_prefix + user + user_suffix):
+        suffix = after[: len(after) - len(user_prefix + user + user_suffix)]
+        around["system"] = (before[len(bos) :], suffix)
+    return bos, around, default

@@ -1,0 +1,370 @@
+"""The Plan: for every slot of a batch, what stands there, where it comes from and what it must predict.
+
+Made on the CPU, before any weight of the language model is touched. Splicing, masks, losses, adapter routes,
+packing, the key-value cache, evaluation and serving read the same Plan; nothing searches for magic ids.
+
+A row is a run of whole documents; padding follows. A label stands on the slot that predicts it, so nothing is
+shifted later: `label[b, l]` is the id that the hidden state of slot l must give, the id of slot l + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from omniloom.errors import PlanError
+from omniloom.sequence.packed import Shape
+
+__all__ = ["IGNORE", "Kind", "Plan", "PlannedItem"]
+
+IGNORE = -100
+
+
+class Kind(IntEnum):
+    """What a slot holds: nothing, a token of text, a boundary of an item, a row of an encoder, a code."""
+
+    PAD = 0
+    TEXT = 1
+    MARKER = 2
+    MEDIA = 3
+    CODE = 4
+
+
+@dataclass(frozen=True)
+class PlannedItem:
+    """One item of the batch and the slots it fills.
+
+    `raw`: what its encoder reads (None for codes and for cached rows). `features`: cached encoder rows (S, E).
+    `encoded`: the shape after the encoder; `rows`: rows its projector gives; `keep`: which of them stay, None for
+    all. `length` slots from `start` in `row` hold them, in order. `role` "in" items are rows, "out" items are codes.
+    """
+
+    modality: str
+    role: str
+    sample: str
+    row: int
+    start: int
+    length: int
+    rows: int
+    encoded: Shape | None = None
+    raw: Tensor | None = None
+    features: Tensor | None = None
+    keep: tuple[int, ...] | None = None
+    turn: int = 0
+
+
+# Fill of a padding slot, by field; the order is the order of explain().
+_FILL: dict[str, float] = {
+    "ids": 0,
+    "kind": int(Kind.PAD),
+    "modality": -1,
+    "item": -1,
+    "source": -1,
+    "document": -1,
+    "segment": -1,
+    "stream": 0,
+    "time_s": float("nan"),
+    "label": IGNORE,
+    "weight": 0.0,
+    "route": 0,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Per-slot facts of a batch; every tensor is (B, L) but `position`, which is (P, B, L).
+
+    ids: token id; 0 where a row of an encoder stands. kind: a `Kind`. modality: index into `modalities`, -1 for
+    none. item: index into `items`, -1 for none. source: row in the packed rows of its modality, -1 for none.
+    document: index of the document, counted over the batch, -1 for padding. segment: index of the segment in its
+    document; a cut may only fall where it changes. stream: 0; 1 marks the encoder side of an encoder-decoder.
+    position: restarts at 0 in every document. time_s: seconds, NaN where there is no clock. label: the id that this
+    slot must predict, or IGNORE. weight: of that label. route: 0, or 1 + modality index of the slot; adapters and
+    experts choose by it. `truncated`: segments cut off to fit a length, over the batch.
+    """
+
+    ids: Tensor
+    kind: Tensor
+    modality: Tensor
+    item: Tensor
+    source: Tensor
+    document: Tensor
+    segment: Tensor
+    stream: Tensor
+    position: Tensor
+    time_s: Tensor
+    label: Tensor
+    weight: Tensor
+    route: Tensor
+    items: tuple[PlannedItem, ...]
+    modalities: tuple[str, ...]
+    samples: tuple[str, ...]
+    truncated: int = 0
+
+    # -- size -------------------------------------------------------------------------------------------------
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(B, L)."""
+        return self.ids.shape[0], self.ids.shape[1]
+
+    @property
+    def is_padding(self) -> Tensor:
+        """(B, L) bool."""
+        return self.kind == int(Kind.PAD)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) slots in use; padding follows them."""
+        return (~self.is_padding).sum(1)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether any row holds more than one document."""
+        first = self.document[:, :1]
+        return bool(((self.document != first) & ~self.is_padding).any())
+
+    @property
+    def supervised(self) -> int:
+        """How many slots bear a label."""
+        return int((self.label != IGNORE).sum())
+
+    def items_of(self, modality: str, role: str = "in") -> list[PlannedItem]:
+        """The items of one modality in the order of their packed rows."""
+        return [item for item in self.items if item.modality == modality and item.role == role]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every per-slot tensor by name."""
+        return {field.name: value for field in fields(self) if isinstance(value := getattr(self, field.name), Tensor)}
+
+    def equals(self, other: Plan) -> bool:
+        """Same slots, same items in the same places (payloads are compared by value)."""
+        mine, theirs = self.tensors(), other.tensors()
+        if self.modalities != other.modalities or len(self.items) != len(other.items):
+            return False
+        if any(not _same(mine[name], theirs[name]) for name in mine):
+            return False
+        return all(_same_item(a, b) for a, b in zip(self.items, other.items, strict=True))
+
+    def to(self, device: torch.device | str) -> Plan:
+        """The same plan with its tensors on a device; raw items stay where they are."""
+        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
+
+    # -- joining ----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def join(cls, rows: Sequence[Sequence[Plan]]) -> Plan:
+        """Rows of whole documents as one batch, padded at the end to the longest.
+
+        Each plan given has one row; `join([[a], [b]])` pads, `join([[a, b]])` packs.
+        """
+        flat = [plan for row in rows for plan in row]
+        if not flat:
+            raise PlanError("a batch needs at least one plan, got none.")
+        modalities = flat[0].modalities
+        for plan in flat:
+            if plan.shape[0] != 1:
+                raise PlanError(f"join takes plans of one row each, got one of {plan.shape[0]} rows.")
+            if plan.modalities != modalities:
+                raise PlanError(f"plans of different models: {plan.modalities} and {modalities}.")
+        length = max(sum(plan.shape[1] for plan in row) for row in rows)
+        axes = flat[0].position.shape[0]
+        columns = {
+            name: torch.full((len(rows), length), fill, dtype=flat[0].tensors()[name].dtype) for name, fill in _FILL.items()
+        }
+        position = torch.zeros(axes, len(rows), length, dtype=torch.long)
+        items: list[PlannedItem] = []
+        documents = 0
+        for index, row in enumerate(rows):
+            start = 0
+            for plan in row:
+                span = slice(start, start + plan.shape[1])
+                tensors = plan.tensors()
+                for name, column in columns.items():
+                    column[index, span] = tensors[name][0]
+                columns["document"][index, span] += documents
+                columns["item"][index, span] += torch.where(plan.item[0] >= 0, len(items), 0)
+                position[:, index, span] = plan.position[:, 0]
+                items += [replace(item, row=index, start=item.start + start) for item in plan.items]
+                documents += int(plan.document.max()) + 1
+                start += plan.shape[1]
+        return cls(
+            **columns,
+            position=position,
+            items=tuple(items),
+            modalities=modalities,
+            samples=tuple(name for plan in flat for name in plan.samples),
+            truncated=sum(plan.truncated for plan in flat),
+        )._with_sources()
+
+    @classmethod
+    def stack(cls, plans: Sequence[Plan]) -> Plan:
+        """One document a row, padded."""
+        return cls.join([[plan] for plan in plans])
+
+    @classmethod
+    def pack(cls, plans: Sequence[Plan], length: int) -> Plan:
+        """Documents packed first-fit into rows of at most `length` slots, longest first; attention keeps them apart.
+
+        Raises:
+            PlanError: a document is longer than a row.
+        """
+        rows: list[list[Plan]] = []
+        room: list[int] = []
+        for plan in sorted(plans, key=lambda plan: -plan.shape[1]):
+            need = plan.shape[1]
+            if need > length:
+                raise PlanError(f"sample {plan.samples[0]!r} fills {need} slots, a packed row holds {length}. Truncate it first.")
+            place = next((index for index, free in enumerate(room) if free >= need), None)
+            if place is None:
+                rows.append([])
+                room.append(length)
+                place = len(rows) - 1
+            rows[place].append(plan)
+            room[place] -= need
+        return cls.join(rows)
+
+    def append(self, other: Plan) -> Plan:
+        """The same document, continued by the turns of `other`; the border must be a turn's border.
+
+        Raises:
+            PlanError: more than one row or document on either side, or padding.
+        """
+        for plan in (self, other):
+            if plan.shape[0] != 1 or bool(plan.is_padding.any()) or int(plan.document.max()) != 0:
+                raise PlanError("append joins two plans of one row and one document each, without padding.")
+        if self.modalities != other.modalities:
+            raise PlanError(f"plans of different models: {self.modalities} and {other.modalities}.")
+        slots = self.shape[1]
+        turns = max((item.turn for item in self.items), default=-1) + 1
+        second = {
+            **other.tensors(),
+            "item": other.item + torch.where(other.item >= 0, len(self.items), 0),
+            "segment": other.segment + int(self.segment.max()) + 1,
+            "position": other.position + int(self.position.max()) + 1,
+        }
+        joined = {name: torch.cat([value, second[name]], dim=-1) for name, value in self.tensors().items()}
+        moved = tuple(replace(item, start=item.start + slots, turn=item.turn + turns) for item in other.items)
+        return replace(
+            self, **joined, items=self.items + moved, truncated=self.truncated + other.truncated
+        )._with_sources()
+
+    def _with_sources(self) -> Plan:
+        """Number the packed rows of every modality, item by item, in the order of `items`."""
+        source = torch.full_like(self.source, -1)
+        seen = dict.fromkeys(self.modalities, 0)
+        for item in self.items:
+            if item.role == "in":
+                first = seen[item.modality]
+                source[item.row, item.start : item.start + item.length] = torch.arange(first, first + item.length)
+                seen[item.modality] += item.length
+        return replace(self, source=source)
+
+    # -- proof ------------------------------------------------------------------------------------------------
+
+    def check(self) -> Plan:
+        """Hold the plan to its own rules; returns it.
+
+        Raises:
+            PlanError: an item's run is not as long as its rows, a label is off its slot, positions do not restart,
+                a document straddles rows, or padding stands before the end.
+        """
+        rows, length = self.shape
+        media = self.kind == int(Kind.MEDIA)
+        real = ~self.is_padding
+        if bool((real[:, 1:] & ~real[:, :-1]).any()):
+            raise PlanError("padding stands before the end of a row; documents must come first.")
+        covered = torch.zeros_like(media)
+        for index, item in enumerate(self.items):
+            if item.start < 0 or item.start + item.length > length or item.row >= rows:
+                raise PlanError(f"item {index} ({item.modality}) lies outside the plan of {rows} x {length} slots.")
+            span = slice(item.start, item.start + item.length)
+            if item.role != "in":
+                continue
+            if not bool(media[item.row, span].all()) or not bool((self.item[item.row, span] == index).all()):
+                raise PlanError(
+                    f"item {index} ({item.modality}) has {item.length} rows but its run of slots is shorter. "
+                    "Rebuild the plan after changing a part."
+                )
+            expected = item.length if item.keep is None else len(item.keep)
+            if expected != item.length or (item.keep is None and item.rows != item.length):
+                raise PlanError(f"item {index} ({item.modality}) gives {item.rows} rows for {item.length} slots.")
+            covered[item.row, span] = True
+        if bool((media != covered).any()):
+            raise PlanError(f"{int((media & ~covered).sum())} slots await rows that no item gives.")
+        self._check_labels(real)
+        return self
+
+    def _check_labels(self, real: Tensor) -> None:
+        learned = self.label != IGNORE
+        if bool(learned[:, -1:].any()) or bool((learned & ~real).any()):
+            raise PlanError("a label stands on padding or on the last slot of a row, where nothing follows.")
+        following = torch.cat([self.ids[:, 1:], self.ids[:, :1]], 1)
+        together = torch.cat([self.document[:, 1:] == self.document[:, :-1], torch.zeros_like(real[:, :1])], 1)
+        kinds = torch.cat([self.kind[:, 1:], self.kind[:, :1]], 1)
+        wrong = learned & ((self.label != following) | ~together | (kinds == int(Kind.MEDIA)))
+        if bool(wrong.any()):
+            row, slot = (int(value) for value in wrong.nonzero()[0])
+            raise PlanError(f"row {row}, slot {slot}: the label {int(self.label[row, slot])} is not the token that follows it.")
+        starts = real & torch.cat([torch.ones_like(real[:, :1]), ~together[:, :-1]], 1)
+        if bool((self.position[0][starts] != 0).any()):
+            raise PlanError("positions must restart at 0 in every document.")
+
+    def explain(self, decode: Callable[[list[int]], str] | None = None) -> str:
+        """The plan as a table, one line per run of slots that belong together.
+
+        `decode` turns the ids of a run of text into text; without it the ids are shown.
+        """
+        lines = [f"{'row':>3} {'doc':>3} {'slots':>11} {'kind':<6} {'modality':<10} {'item':>4} {'source':>9} {'position':>11} {'learned':>7}  content"]
+        for row in range(self.shape[0]):
+            start = 0
+            used = int(self.lengths[row])
+            while start < used:
+                end = start + 1
+                while end < used and self._same_run(row, start, end):
+                    end += 1
+                lines.append(self._explain_run(row, start, end, decode))
+                start = end
+            if used < self.shape[1]:
+                lines.append(f"{row:>3} {'':>3} {f'{used}..{self.shape[1] - 1}':>11} PAD")
+        lines.append(
+            f"{self.shape[0]} x {self.shape[1]} slots, {int(self.is_padding.sum())} padding, {self.supervised} labels, "
+            f"{len(self.items)} items, {self.truncated} segments truncated"
+        )
+        return "\n".join(lines)
+
+    def _same_run(self, row: int, start: int, slot: int) -> bool:
+        keys = (self.kind, self.item, self.document, self.segment)
+        same = all(bool(key[row, start] == key[row, slot]) for key in keys)
+        return same and bool((self.label[row, start] != IGNORE) == (self.label[row, slot] != IGNORE))
+
+    def _explain_run(self, row: int, start: int, end: int, decode: Callable[[list[int]], str] | None) -> str:
+        kind = Kind(int(self.kind[row, start]))
+        modality, item, source = (int(values[row, start]) for values in (self.modality, self.item, self.source))
+        ids = self.ids[row, start:end].tolist()
+        text = decode(ids) if decode is not None and kind in (Kind.TEXT, Kind.MARKER) else str(ids)
+        position = self.position[0, row]
+        learned = int((self.label[row, start:end] != IGNORE).sum())
+        return (
+            f"{row:>3} {int(self.document[row, start]):>3} {f'{start}..{end - 1}':>11} {kind.name:<6} "
+            f"{self.modalities[modality] if modality >= 0 else '':<10} {item if item >= 0 else '':>4} "
+            f"{f'{source}..{source + end - start - 1}' if source >= 0 else '':>9} "
+            f"{f'{int(position[start])}..{int(position[end - 1])}':>11} {learned or '':>7}  "
+            f"{'' if kind is Kind.MEDIA else repr(text) if decode is not None else text}"
+        )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and bool(torch.equal(torch.nan_to_num(a, nan=-1.0), torch.nan_to_num(b, nan=-1.0)))
+
+
+def _same_item(a: PlannedItem, b: PlannedItem) -> bool:
+    for name in ("raw", "features"):
+        mine, theirs = getattr(a, name), getattr(b, name)
+        if (mine is None) != (theirs is None) or (mine is not None and not torch.equal(mine, theirs)):
+            return False
+    return replace(a, raw=None, features=None) == replace(b, raw=None, features=None)

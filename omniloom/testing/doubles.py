@@ -1,0 +1,150 @@
+"""Tiny instances of real classes, for laws and conformance: no downloads, a second on one core.
+
+`tiny_language_model` saves a random transformers Llama and a byte-level tokenizer with a chat template to a folder,
+which every loading path then opens as it would a hub id. `CleanBackbone` computes in its own dtype from end to end,
+so that laws can be held to 1e-9 in float64; stock models pass through float32 inside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from omniloom.backbone.base import Backbone, BackboneOutput, CacheView, attention_mask
+from omniloom.sequence import Plan
+
+__all__ = ["CHATML", "CleanBackbone", "tiny_language_model", "tiny_tokenizer"]
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+_SPECIALS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Byte-level, 259 ids: one per byte and three specials; decodes what it encodes."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {**{token: index for index, token in enumerate(_SPECIALS)}}
+    vocabulary |= {token: len(_SPECIALS) + index for index, token in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(_SPECIALS)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=_SPECIALS[0],
+        eos_token=_SPECIALS[2],
+        pad_token=_SPECIALS[0],
+        extra_special_tokens=_SPECIALS[1:2],
+    )
+    fast.chat_template = CHATML
+    return fast
+
+
+def tiny_language_model(folder: Path, *, width: int = 32, layers: int = 2, seed: int = 0, dtype: str = "float32") -> Path:
+    """Save a random Llama of about 40 thousand parameters with its tokenizer; returns the folder."""
+    tokenizer = tiny_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=0,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).to(getattr(torch, dtype))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+class _CleanLayer(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.v_proj, self.o_proj = nn.Linear(width, width), nn.Linear(width, width)
+        self.up_proj, self.down_proj = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, position: Tensor, mask: Tensor | None, cache: list[Tensor] | None) -> Tensor:
+        rows, slots, width = x.shape
+        normed = self.norm_1(x)
+        q, k, v = (part(normed).view(rows, slots, self.heads, -1).transpose(1, 2) for part in (self.q_proj, self.k_proj, self.v_proj))
+        q, k = _rotate(q, position), _rotate(k, position)
+        if cache is not None:
+            if cache:
+                k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
+            cache[:] = [k, v]
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and slots > 1)
+        x = x + self.o_proj(out.transpose(1, 2).reshape(rows, slots, width))
+        return x + self.down_proj(F.gelu(self.up_proj(self.norm_2(x))))
+
+
+def _rotate(x: Tensor, position: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
+    frequency = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=x.dtype, device=x.device) / half)
+    angle = position[:, None, :, None].to(x.dtype) * frequency
+    first, second = x[..., :half], x[..., half:]
+    return torch.cat([first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], -1)
+
+
+class CleanBackbone(Backbone):
+    """A small decoder that stays in its own dtype; same contract as any backbone, no transformers inside."""
+
+    def __init__(self, *, vocab_size: int = 259, width: int = 32, layers: int = 2, heads: int = 4, seed: int = 0) -> None:
+        super().__init__()
+        self.vocab_size, self.width, self.layers, self.heads, self.seed = vocab_size, width, layers, heads, seed
+        self.stop_ids = frozenset({2})
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.tokens = nn.Embedding(vocab_size, width)
+            self.blocks = nn.ModuleList(_CleanLayer(width, heads) for _ in range(layers))
+            self.norm = nn.LayerNorm(width)
+            self.lm_head = nn.Linear(width, vocab_size, bias=False)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        embeds: Tensor = self.tokens(ids)
+        return embeds
+
+    def embedding_table(self) -> Tensor:
+        return self.tokens.weight
+
+    def forward(self, embeds: Tensor, plan: Plan, *, cache: Any = None, taps: Sequence[int] = ()) -> BackboneOutput:
+        states = [embeds]
+        for index, block in enumerate(self.blocks):
+            states.append(block(states[-1], plan.position[0], attention_mask(plan), None if cache is None else cache[index]))
+        return BackboneOutput(self.norm(states[-1]), {layer: states[layer] for layer in taps})
+
+    def new_cache(self) -> list[list[Tensor]]:
+        return [[] for _ in self.blocks]
+
+    def step(self, embeds: Tensor, view: CacheView) -> Tensor:
+        view.valid = torch.cat([view.valid, view.valid.new_ones(view.valid.shape[0], 1)], 1)
+        x = embeds
+        for index, block in enumerate(self.blocks):
+            x = block(x, view.next_position[:, None], view.valid[:, None, None], view.cache[index])
+        view.next_position = view.next_position + 1
+        hidden: Tensor = self.norm(x)
+        return hidden[:, -1]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.lm_head(hidden)
+        return logits
