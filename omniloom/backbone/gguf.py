@@ -61,7 +61,9 @@ def convert_gguf(gguf_path: Path, out_folder: Path, *, dtype: torch.dtype = torc
     fields = {name: field.contents() for name, field in reader.fields.items()}
     architecture = fields.get("general.architecture")
     if architecture not in _HAS_PERMUTED_ROTARY:
-        raise ConfigError(f"cannot convert a GGUF of architecture {architecture!r}.{did_you_mean(str(architecture), _HAS_PERMUTED_ROTARY)}")
+        raise ConfigError(
+            f"cannot convert a GGUF of architecture {architecture!r}.{did_you_mean(str(architecture), _HAS_PERMUTED_ROTARY)}"
+        )
     if (out_folder / "config.json").exists():
         raise ConfigError(f"{out_folder} holds a model already. Name another folder.")
     names = {tensor.name for tensor in reader.tensors}
@@ -88,7 +90,9 @@ def _reader(path: Path) -> Any:
     try:
         from gguf import GGUFReader
     except ModuleNotFoundError as error:
-        raise MissingAssetError("reading a GGUF file needs the package `gguf`. Install it: pip install gguf.") from error
+        raise MissingAssetError(
+            "reading a GGUF file needs the package `gguf`. Install it: pip install gguf."
+        ) from error
     if not path.is_file():
         raise ConfigError(f"there is no GGUF file {path}.")
     try:
@@ -110,7 +114,9 @@ def _config(architecture: str, fields: dict[str, Any], names: set[str], dtype: t
 
     scaling = of("rope.scaling.type", "none")
     if scaling != "none" or "rope_freqs.weight" in names:
-        raise ConfigError(f"cannot convert a GGUF with rotary scaling ({scaling!r}). Use the model's own transformers folder.")
+        raise ConfigError(
+            f"cannot convert a GGUF with rotary scaling ({scaling!r}). Use the model's own transformers folder."
+        )
     hidden_size, heads = of("embedding_length"), of("attention.head_count")
     embedding = fields["tokenizer.ggml.tokens"] if "tokenizer.ggml.tokens" in fields else []
     options = {
@@ -155,7 +161,9 @@ def _weight(tensor: Any, config: Any, has_permuted_rotary: bool) -> Tensor:
     try:
         values = dequantize(tensor.data, tensor.tensor_type)
     except NotImplementedError as error:
-        raise ConfigError(f"tensor {tensor.name!r} is of type {tensor.tensor_type.name}, which gguf cannot dequantise.") from error
+        raise ConfigError(
+            f"tensor {tensor.name!r} is of type {tensor.tensor_type.name}, which gguf cannot dequantise."
+        ) from error
     weight = torch.from_numpy(np.array(values, dtype=np.float32))
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(tensor.name.split(".")[-2])
     if has_permuted_rotary and heads is not None:

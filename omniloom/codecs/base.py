@@ -40,11 +40,13 @@ class Codec(nn.Module, ABC):
 
 
 class Layout(ABC):
-    """Codes of several codebooks <-> one sequence of block-local ids."""
+    """Codes of several codebooks <-> one sequence of block-local ids; wired with the codebooks' `sizes`.
 
-    @abstractmethod
-    def size(self, sizes: Sequence[int]) -> int:
-        """How many block-local ids codebooks of these sizes need."""
+    `size`: how many block-local ids they need.
+    """
+
+    sizes: tuple[int, ...]
+    size: int
 
     @abstractmethod
     def place(self, codes: Codes) -> list[int]:

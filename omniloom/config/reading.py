@@ -19,7 +19,18 @@ import yaml
 
 from omniloom.errors import ConfigError
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Node", "merged", "node_of", "read_file", "read_text", "yaml_text"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_DEPTH",
+    "MAX_NODES",
+    "Node",
+    "kind_of",
+    "merged",
+    "node_of",
+    "read_file",
+    "read_text",
+    "yaml_text",
+]
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
@@ -85,6 +96,15 @@ def node_of(value: Any, file: str, line: int | None = None) -> Node:
     return Node(value, file, line)
 
 
+def kind_of(value: Any) -> str:
+    """What a value is, for a message: a mapping, a list, empty, or the value itself."""
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list):
+        return "a list"
+    return "empty" if value is None else f"the value {str(value)[:40]!r}"
+
+
 def merged(base: Node, over: Node) -> Node:
     """`over` on top of `base`: mappings are merged key by key, everything else replaces.
 
@@ -120,16 +140,16 @@ def read_file(path: Path, *, name: str | None = None) -> Node:
     name = name or str(path)
     try:
         if not path.is_file():
-            raise ConfigError(f"there is no run file {name!r}. Give a YAML file, a run folder, or the name of a recipe.")
+            raise ConfigError(f"there is no run file {name!r}. Give a YAML file, a run folder, or a recipe's name.")
         if (size := os.path.getsize(path)) > MAX_BYTES:
-            raise ConfigError(f"the file holds {size} bytes, a run file at most {MAX_BYTES}. Is it a run file?", file=name)
+            raise ConfigError(f"the file holds {size} bytes, a run file at most {MAX_BYTES}.", file=name)
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read the run file {name!r}: {error}.") from error
     if (zero := data.find(b"\0")) >= 0:
         line = data.count(b"\n", 0, zero) + 1
-        raise ConfigError("the file holds a NUL byte, so it is not a text file. Is it a run file?", file=name, line=line)
+        raise ConfigError("the file holds a NUL byte, so it is not text. Is it a run file?", file=name, line=line)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -168,7 +188,10 @@ class _Reader:
             return node
         except yaml.MarkedYAMLError as error:
             what = " ".join(part for part in (error.context, error.problem) if part)
-            raise self.error(f"this is not YAML: {_tidy(what)}. {_remedy(what)}", error.problem_mark or error.context_mark) from None
+            message = f"this is not YAML: {_tidy(what)}. {_remedy(what)}"
+            is_opened = error.context_mark is not None and ("flow" in what or "quoted" in what)
+            mark = error.context_mark if is_opened else error.problem_mark or error.context_mark
+            raise self.error(message, mark) from None
         except yaml.YAMLError as error:
             position = getattr(error, "position", 0)
             line = self.text.count("\n", 0, position) + 1 if self.has_lines else None
@@ -208,7 +231,7 @@ class _Reader:
     def grow(self, by: int, mark: Any) -> None:
         self.count += by
         if self.count > MAX_NODES:
-            raise self.error(f"more than {MAX_NODES} values, aliases counted where they are used. Is it a run file?", mark)
+            raise self.error(f"more than {MAX_NODES} values, aliases counted at every use. Is it a run file?", mark)
 
     def sequence(self) -> list[Node]:
         items = []
@@ -220,10 +243,12 @@ class _Reader:
         items: dict[str, Node] = {}
         while not isinstance(event := next(self.events), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent) or event.tag is not None:
-                raise self.error("a key must be plain text; quote it if it starts with `*`, `[` or `{`.", event.start_mark)
+                raise self.error(
+                    "a key must be plain text; quote it if it starts with `*`, `[`, `{`.", event.start_mark
+                )
             key = event.value
             if key == "<<" and event.implicit[0]:
-                raise self.error("merge keys (`<<`) are refused. Write the keys out, or use `extends:`.", event.start_mark)
+                raise self.error("merge keys (`<<`) are refused. Write the keys, or use `extends:`.", event.start_mark)
             if key in items:
                 first = f", first on line {items[key].line}" if self.has_lines else ""
                 raise self.error(f"the key {key!r} is written twice{first}. Remove one.", event.start_mark)
@@ -246,7 +271,7 @@ class _Reader:
                 raise self.error(f"the number {text[:20]}... has {len(text)} digits. Quote it if it is text.", mark)
             return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
         if _FLOAT.fullmatch(text):
-            number = float(text.replace(".inf", "inf").replace(".nan", "nan")) if text[-1].isdigit() or text[-1] == "." else math.nan
+            number = float(text) if text[-1] in "0123456789." else math.inf
             if not math.isfinite(number):
                 raise self.error(f"the number {text[:40]} is not finite.", mark)
             return number
@@ -279,6 +304,8 @@ def _remedy(problem: str) -> str:
         return "Indent with spaces, never with tabs."
     if "mapping values are not allowed" in problem:
         return "Look for a wrong indentation, or quote a text that holds `: `."
+    if "flow" in problem or "quoted" in problem:
+        return "Close the bracket or quote that opens on this line."
     return "Look at the indentation, brackets and quotes up to this line."
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 __all__ = [
     "BackboneConfig",
     "ComponentConfig",
+    "ContextConfig",
     "EvaluationConfig",
     "InConfig",
     "ModalityConfig",
@@ -24,6 +25,8 @@ __all__ = [
     "SlotsConfig",
     "StageConfig",
     "WarmStartConfig",
+    "component_of",
+    "dotted",
     "known_keys",
 ]
 
@@ -35,7 +38,7 @@ def _part(value: Any) -> Any:
         keys = [key for key in ("type", "component") if key in value]
         if len(keys) == 1 and isinstance(value[keys[0]], str) and value[keys[0]].strip():
             if keys == ["component"] and len(value) > 1:
-                raise ValueError("a named component takes no options here; set them where it is declared, under `components`")
+                raise ValueError("a named component takes no options here; set them under `components`")
             return dict(value)
     raise ValueError("must be a part's name, or a mapping with `type: NAME` and options, or `component: NAME`")
 
@@ -66,7 +69,7 @@ def _learning_rate(value: Any) -> Any:
 
     if positive(value):
         return float(value)
-    if isinstance(value, Mapping) and value and all(isinstance(key, str) and positive(item) for key, item in value.items()):
+    if isinstance(value, Mapping) and value and all(positive(item) for item in value.values()):
         return {key: float(item) for key, item in value.items()}
     raise ValueError("must be a positive number, or a mapping of globs to positive numbers")
 
@@ -83,7 +86,9 @@ _Text = Annotated[str, Field(min_length=1)]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, populate_by_name=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True, populate_by_name=True
+    )
 
 
 class BackboneConfig(_Strict):
@@ -122,6 +127,14 @@ class SlotsConfig(_Strict):
     over: Literal["refuse", "resample"] = "refuse"
 
 
+class ContextConfig(_Strict):
+    """How long one conversation may be, in slots. `over`: refuse a longer one, or cut whole segments at its start
+    (after the opening) or its end; cuts are counted."""
+
+    max: _Count | None = None
+    over: Literal["refuse", "start", "end"] = "refuse"
+
+
 class InConfig(_Strict):
     """How a modality comes in: processor, encoder, projector (a list is a chain), slots per item (null: no limit)."""
 
@@ -129,6 +142,13 @@ class InConfig(_Strict):
     encoder: PartSpec
     projector: _Chain = "linear"
     slots: SlotsConfig | None = None
+
+    @property
+    def links(self) -> list[tuple[str, str | dict[str, Any]]]:
+        """(suffix of the component's name, spec) of every projector: no suffix for one, 1, 2, ... along a chain."""
+        if not isinstance(self.projector, list):
+            return [("", self.projector)]
+        return [(str(index + 1), spec) for index, spec in enumerate(self.projector)]
 
 
 class OutConfig(_Strict):
@@ -237,6 +257,7 @@ class RunConfig(_Strict):
     threads: _Count | None = None
     """Threads of torch; null: all cores, and the resolved run tells how many that were."""
     backbone: BackboneConfig
+    context: ContextConfig = ContextConfig()
     adapters: dict[_Name, _OwnPart] = {}
     components: dict[_Name, ComponentConfig] = {}
     modalities: dict[_Name, ModalityConfig]
@@ -251,7 +272,8 @@ class RunConfig(_Strict):
         if not isinstance(rows, Mapping):
             return data
         named = {
-            name: {"markers": [f"<{name}>", f"</{name}>"], **row} if isinstance(row, Mapping) else row for name, row in rows.items()
+            name: {"markers": [f"<{name}>", f"</{name}>"], **row} if isinstance(row, Mapping) else row
+            for name, row in rows.items()
         }
         return {**data, "modalities": named}
 
@@ -259,15 +281,18 @@ class RunConfig(_Strict):
     def component_names(self) -> tuple[str, ...]:
         """Everything that `train` globs and a stage's `of` may name, in the order of the model.
 
-        A row's own parts are `MODALITY/encoder`, `/projector`, `/codec`, `/generator`; shared ones have their own name.
-        `vocab` is there when a codec's codes are in the vocabulary.
+        A row's own parts are `MODALITY/encoder`, `/projector`, `/codec`, `/generator`, the links of a chain
+        `/projector1` and so on; shared ones have their own name. `vocab` is there when codes are in the vocabulary.
         """
         names = ["backbone"]
         has_codes = False
         for modality, row in self.modalities.items():
-            places = {"encoder": row.in_.encoder, "projector": row.in_.projector} if row.in_ is not None else {}
+            places: dict[str, Any] = {}
+            if row.in_ is not None:
+                places = {"encoder": row.in_.encoder} | {f"projector{suffix}": spec for suffix, spec in row.in_.links}
             places |= {"codec": row.out.codec, "generator": row.out.generator} if row.out is not None else {}
-            names += [f"{modality}/{place}" for place, spec in places.items() if spec is not None and component_of(spec) is None]
+            own = [place for place, spec in places.items() if spec is not None and component_of(spec) is None]
+            names += [f"{modality}/{place}" for place in own]
             has_codes |= row.out is not None and row.out.codec is not None
         return (*names, *(["vocab"] if has_codes else []), *self.components, *self.adapters)
 
@@ -275,6 +300,11 @@ class RunConfig(_Strict):
 def component_of(spec: Any) -> str | None:
     """The name in `{component: NAME}`; None for any other spec."""
     return spec["component"] if isinstance(spec, Mapping) and "component" in spec else None
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    """A place in a run file as it is written after `--set`."""
+    return ".".join(str(key) for key in path)
 
 
 def known_keys(path: tuple[str | int, ...]) -> list[str]:

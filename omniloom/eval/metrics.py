@@ -43,7 +43,9 @@ _LEAD = (
     r"(?:(?:the |my )?(?:final |correct |right |best )*(?:answer|option|choice)(?:\s+is|\s+would\s+be)?\s*:?\s*"
     r"(?:option\s+)?|(?:i\s+(?:choose|pick)\s+)(?:option\s+)?|(?:我)?选(?:择|项)?\s*:?\s*|答案(?:是|为)?\s*:?\s*)?"
 )
-_LETTER = re.compile(_LEAD + r"[(\[]?\s*(?P<letter>[A-Z])(?![A-Za-z0-9])\s*(?P<mark>[)\].:,]*)\s*(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_LETTER = re.compile(
+    _LEAD + r"[(\[]?\s*(?P<letter>[A-Z])(?![A-Za-z0-9])\s*(?P<mark>[)\].:,]*)\s*(?P<rest>.*)", re.IGNORECASE | re.DOTALL
+)
 _LEAD_ONLY = re.compile(_LEAD + r"(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -110,7 +112,8 @@ def choice(answer: str, options: Sequence[str]) -> int | None:
 
 
 def _text_choice(text: str, keys: list[str]) -> int | None:
-    key = normalize(text)
+    # "A. cat" names option A and the text of another one; normalize would read the letter as an article.
+    key = "" if re.match(r"[(\[]?[A-Z]\s*[)\].:]", text) else normalize(text)
     return keys.index(key) if key and key in keys else None
 
 
@@ -127,7 +130,8 @@ def _letter_choice(text: str, keys: list[str]) -> int | None:
     if not re.search(r"[)\].:]", match["mark"]):
         return None
     letters = {chr(ord("A") + other) for other in range(len(keys)) if other != position}
-    names_other = any(re.search(rf"(?<!\w){re.escape(key)}(?!\w)", normalize(rest)) for key in keys if key != keys[position])
+    others = [key for key in keys if key != keys[position]]
+    names_other = any(re.search(rf"(?<!\w){re.escape(key)}(?!\w)", normalize(rest)) for key in others)
     return None if names_other or letters & set(re.findall(r"(?<!\w)[A-Z](?!\w)", rest)) else position
 
 
@@ -151,7 +155,7 @@ Scorer = Callable[[str, Expected], Score]
 
 
 def score_exact(answer: str, expected: Expected) -> Score:
-    """Right if the whole answer equals an accepted one after `normalize`; an accepted variant reads as the expected one."""
+    """Right if the whole answer equals an accepted one after `normalize`; accepted variants read as the expected."""
     correct = exact(answer, expected.text, expected.accepted)
     return Score(correct, normalize(expected.text) if correct else normalize(answer) or None)
 
@@ -160,7 +164,10 @@ def score_yes_no(answer: str, expected: Expected) -> Score:
     """Right if both say yes or both say no; DataError if the expected answer says neither."""
     wanted, given = yes_no(expected.text), yes_no(answer)
     if wanted is None:
-        raise DataError(f"the expected answer {expected.text!r} is neither yes nor no. Use the metric `exact` or correct the sample.")
+        raise DataError(
+            f"the expected answer {expected.text!r} is neither yes nor no. "
+            "Use the metric `exact` or correct the sample."
+        )
     return Score(given is wanted, None if given is None else "yes" if given else "no")
 
 

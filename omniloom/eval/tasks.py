@@ -9,20 +9,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass
 
 from omniloom.errors import ConfigError, DataError, OmniloomError, did_you_mean
-from omniloom.eval.intervals import Interval, chance_band, cluster_bootstrap, wilson
+from omniloom.eval.intervals import chance_band, cluster_bootstrap, wilson
 from omniloom.eval.metrics import Expected, Scorer, scorer
 from omniloom.eval.probes import PROBES, derange, only, swap_items, without_media
+from omniloom.eval.results import FAILED, UNPARSABLE, Chance, ItemRecord, Probe, TaskResult
 from omniloom.sequence.sample import Sample
 
-__all__ = ["FAILED", "UNPARSABLE", "AnswerFn", "Chance", "FailedSample", "ItemRecord", "Probe", "TaskResult", "run_task"]
+__all__ = ["AnswerFn", "FailedSample", "run_task"]
 
 AnswerFn = Callable[[list[Sample]], list[str]]
-UNPARSABLE = "(unparsable)"
-FAILED = "(failed)"
 
 
 @dataclass(frozen=True)
@@ -34,78 +32,7 @@ class FailedSample:
     reason: str
     group: str | None = None
     modalities: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Chance:
-    """What guessing gives. `rule`: where `value` comes from; `band99`: its exact 99 % binomial band for n items.
-
-    `majority`: the share of the most frequent expected answer. `uniform`: 1 / k over the k answers that occur.
-    """
-
-    value: float
-    band99: Interval
-    rule: Literal["given", "majority"]
-    majority: float
-    uniform: float
-    k: int
-
-
-@dataclass(frozen=True)
-class Probe:
-    """A score under a probe: over the `n` samples it applies to, against the samples' own expected answers."""
-
-    n: int
-    correct: int
-    score: float
-    interval95: Interval
-    unparsable: int
-    failed: int
-    band99: Interval
-
-
-@dataclass(frozen=True)
-class ItemRecord:
-    """One answered item. `answer` None: it failed, see `reason`. `parsed` None: the answer could not be read."""
-
-    id: str
-    group: str | None
-    expected: str
-    answer: str | None
-    parsed: str | None
-    correct: bool
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class TaskResult:
-    """A task's numbers. Shares lie in 0..1; `interval95` is Wilson's, `clustered95` resamples whole groups.
-
-    `groups` counts the distinct groups; `clustered95` is None where there are none or only one. `confusion` maps
-    expected to read answers to counts. `notes` says what could not be probed, and why.
-    """
-
-    task: str
-    metric: str
-    modalities: tuple[str, ...]
-    n: int
-    correct: int
-    score: float
-    interval95: Interval
-    groups: int
-    clustered95: Interval | None
-    chance: Chance
-    above_chance: bool
-    unparsable: int
-    failed: int
-    blind: Probe | None
-    shuffled: Probe | None
-    permuted: Probe | None
-    alone: dict[str, Probe]
-    confusion: dict[str, dict[str, int]]
-    seed: int
-    notes: tuple[str, ...]
-    items: tuple[ItemRecord, ...] = field(repr=False)
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -249,7 +176,7 @@ class _Runner:
             # One bad item must not take its neighbours along: ask each alone, so that only it fails.
             return [self._answer([prompt])[0] for prompt in prompts]
         if len(answers) != len(prompts):
-            raise DataError(f"the answer function gave {len(answers)} answers to {len(prompts)} prompts; expected one each.")
+            raise DataError(f"the answer function gave {len(answers)} answers to {len(prompts)} prompts. Mend it.")
         return list(answers)
 
     def _record(self, one: _Asked, answer: str | OmniloomError) -> ItemRecord:
@@ -265,12 +192,12 @@ def _question(prompt: Sample) -> Hashable:
 
 def _ask(task: str, sample: Sample | FailedSample, score: Scorer) -> _Asked:
     if isinstance(sample, FailedSample):
-        expected = Expected(sample.expected)
+        expected = Expected(sample.expected, options=sample.options)
         return _Asked(sample.id, sample.group, None, expected, _label(expected, score), sample.reason)
     answer = sample.answer()
     text = "" if answer is None else answer.text.strip()
     if not text:
-        raise DataError(f"sample {sample.id!r} of task {task!r} has no expected answer: its last turn is no assistant text.")
+        raise DataError(f"sample {sample.id!r} of task {task!r} has no expected answer: no assistant text at its end.")
     expected = Expected(text, tuple(sample.meta.get("accept", ())), tuple(sample.meta.get("options", ())))
     return _Asked(sample.id, sample.group, sample.prompt(), expected, _label(expected, score))
 
@@ -279,7 +206,7 @@ def _label(expected: Expected, score: Scorer) -> str:
     """The expected answer as its own scorer reads it, so that "No." and "no" are one answer."""
     parsed = score(expected.text, expected).parsed
     if parsed is None:
-        raise DataError(f"the expected answer {expected.text!r} cannot be read by the metric. Correct the sample or the metric.")
+        raise DataError(f"the expected answer {expected.text!r} cannot be read by the metric. Correct one of them.")
     return parsed
 
 

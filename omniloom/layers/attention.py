@@ -24,7 +24,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, heads: int, *, memory_width: int | None = None) -> None:
         super().__init__()
         if heads < 1 or width % heads:
-            raise ConfigError(f"width {width} cannot be cut into {heads} heads. Take a width that is a multiple of `heads`.")
+            raise ConfigError(
+                f"width {width} cannot be cut into {heads} heads. Take a width that is a multiple of `heads`."
+            )
         self.heads = heads
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(memory_width or width, width, bias=False)

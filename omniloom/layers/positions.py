@@ -29,7 +29,9 @@ def sinusoids(positions: Tensor, width: int, *, base: float = 10_000.0) -> Tenso
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-def grid_positions(grid: tuple[int, int, int], width: int, *, base: float = 100.0, device: torch.device | None = None) -> Tensor:
+def grid_positions(
+    grid: tuple[int, int, int], width: int, *, base: float = 100.0, device: torch.device | None = None
+) -> Tensor:
     """(t * y * x, width) positions of a grid in that order: y and x in half of the channels each, plus time in all.
 
     Time adds nothing to the first frame, so a picture and the first frame of a video have the same positions.
@@ -39,6 +41,9 @@ def grid_positions(grid: tuple[int, int, int], width: int, *, base: float = 100.
     """
     if width % 4:
         raise ConfigError(f"grid positions need a width that is a multiple of 4, got {width}.")
-    t, y, x = (sinusoids(torch.arange(n, device=device), part, base=base) for n, part in zip(grid, (width, width // 2, width // 2), strict=True))
+    t, y, x = (
+        sinusoids(torch.arange(n, device=device), part, base=base)
+        for n, part in zip(grid, (width, width // 2, width // 2), strict=True)
+    )
     frame = torch.cat([y[:, None].expand(-1, grid[2], -1), x[None].expand(grid[1], -1, -1)], -1).flatten(0, 1)
     return (frame[None] + (t - t[:1])[:, None]).flatten(0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import PIL.Image
@@ -36,7 +37,7 @@ class Animation:
     def frames(self) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
         """(time in seconds, pixels when asked) in order; ask before taking the next one."""
         for index, start_s in enumerate(self.starts_s):
-            yield start_s, lambda index=index: self._pixels(index)
+            yield start_s, partial(self._pixels, index)
 
     def _pixels(self, index: int) -> np.ndarray:
         with foreign_decoder("invalid_video", _BROKEN):
@@ -57,14 +58,16 @@ def open_animation(content: bytes, limits: Limits) -> Iterator[Animation]:
         code = {"image_too_large": "video_too_large", "invalid_image": "invalid_video"}.get(error.code, error.code)
         raise MediaError(code, error.message) from None
     with image:
-        starts_s, end_s = [], 0.0
+        starts_ms, end_ms = [], 0.0
         with foreign_decoder("invalid_video", _BROKEN):
             for index in range(getattr(image, "n_frames", 1)):
                 if index >= limits.video_source_frames:
                     message = f"the animation has more than {limits.video_source_frames} frames. Thin it out first."
                     raise MediaError("video_too_large", message)
                 image.seek(index)
-                starts_s.append(end_s)
-                end_s += (image.info.get("duration") or _DEFAULT_MS) / 1000
+                if image.format == "WEBP":  # knows a frame's duration only once it is decoded
+                    image.load()
+                starts_ms.append(end_ms)
+                end_ms += image.info.get("duration") or _DEFAULT_MS
             image.seek(0)
-        yield Animation(image, tuple(starts_s), end_s)
+        yield Animation(image, tuple(start_ms / 1000 for start_ms in starts_ms), end_ms / 1000)

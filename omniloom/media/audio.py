@@ -1,8 +1,8 @@
 """Sounds: WAV, FLAC, Ogg (Vorbis, Opus), MP3, and the sound of MP4 / M4A and Matroska / WebM become `Audio`.
 
-Samples keep their rate and channels; integers become floats in -1..1. Two bounds hold: what the header declares, before the
-buffer is reserved, and what the decoder really gives, block by block. A WAV whose data size lies is clipped to its real
-length; a size of 0 leaves no samples and is refused.
+Samples keep their rate and channels; integers become floats in -1..1. Two bounds hold: what the header declares, before
+the buffer is reserved, and what the decoder really gives, block by block. A WAV whose data size lies is clipped to its
+real length; a size of 0 leaves no samples and is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 import av
 import numpy as np
 import soundfile
-import torch
 
 from ..errors import MediaError
 from .codes import foreign_decoder
@@ -22,6 +21,7 @@ from .formats import check_whole, require_format
 from .limits import Limits
 from .options import LoadOptions
 from .payloads import Audio
+from .tensors import to_numpy
 
 __all__ = ["AUDIO_FORMATS", "AudioCollector", "decode_audio_stream", "load_audio"]
 
@@ -42,7 +42,7 @@ def load_audio(source: object, options: LoadOptions) -> Audio:
     options.refuse_sampling("audio")
     limits = options.limits
     if isinstance(source, Audio):
-        AudioCollector(source.rate_hz, *source.samples.shape, limits)
+        AudioCollector(source.rate_hz, len(source.samples), source.samples.shape[1], limits)
         return source
     if isinstance(source, bytes):
         limits.check_bytes("audio", len(source))
@@ -69,7 +69,9 @@ class AudioCollector:
 
     def __init__(self, rate_hz: int, channels: int, declared_samples: int, limits: Limits) -> None:
         if rate_hz < limits.audio_min_rate_hz:
-            message = f"the sample rate is {rate_hz} Hz; at least {limits.audio_min_rate_hz} is read. Resample it first."
+            message = (
+                f"the sample rate is {rate_hz} Hz; at least {limits.audio_min_rate_hz} is read. Resample it first."
+            )
             raise MediaError("invalid_audio", message)
         if rate_hz > limits.audio_max_rate_hz or channels > limits.audio_channels or channels < 1:
             got = f"the sound has {channels} channels at {rate_hz} Hz"
@@ -89,7 +91,9 @@ class AudioCollector:
             message = f"the sound lasts over {limits.audio_s:g} s, the limit. Split it, or raise audio_s."
             raise MediaError("audio_too_long", message)
         if samples * self.channels * 4 > limits.audio_decoded_bytes:
-            message = f"the decoded sound exceeds {limits.audio_decoded_bytes} bytes. Use fewer channels or a lower rate."
+            message = (
+                f"the decoded sound exceeds {limits.audio_decoded_bytes} bytes. Use fewer channels or a lower rate."
+            )
             raise MediaError("audio_too_large", message)
 
     def add(self, block_CS: np.ndarray) -> None:
@@ -133,8 +137,8 @@ _MP3_BIT_RATES = {  # kbit/s by (is version 1, layer); ISO 11172-3 table 2.4.2.3
 _MP3_RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
 
 
-def _mp3_frame_lengths(content: bytes, start: int) -> Iterator[tuple[int, int]]:
-    """(start, end) in bytes of consecutive MP3 frames, until something else comes."""
+def _mp3_frame_ends(content: bytes, start: int) -> Iterator[int]:
+    """Where each of a run of MP3 frames ends, in bytes, until something else comes."""
     while start + 4 <= len(content) and content[start] == 0xFF and content[start + 1] & 0xE0 == 0xE0:
         version, layer = content[start + 1] >> 3 & 3, 4 - (content[start + 1] >> 1 & 3)
         bit_rate, rate, padding = content[start + 2] >> 4, content[start + 2] >> 2 & 3, content[start + 2] >> 1 & 1
@@ -142,7 +146,7 @@ def _mp3_frame_lengths(content: bytes, start: int) -> Iterator[tuple[int, int]]:
             return
         factor = 144_000 if version == 3 or layer == 2 else 72_000
         end = start + factor * _MP3_BIT_RATES[version == 3, layer][bit_rate] // _MP3_RATES_HZ[version][rate] + padding
-        yield start, end
+        yield end
         start = end
 
 
@@ -151,14 +155,13 @@ def _is_cut_mp3(content: bytes) -> bool:
     start = 0
     if content[:3] == b"ID3":
         start = 10 + sum((content[6 + i] & 0x7F) << 7 * (3 - i) for i in range(4))
-    end = start
-    for _, end in _mp3_frame_lengths(content, start):
-        pass
-    return end > len(content)
+    return max(_mp3_frame_ends(content, start), default=start) > len(content)
 
 
 def decode_audio_stream(container: Container, limits: Limits) -> tuple[Audio, float]:
-    """The first sound stream of an open container, and the time of its first sample in seconds of the container's clock.
+    """The first sound stream of a container, and the time of its first sample in seconds of the container's clock.
+
+    The container is closed afterwards.
 
     Raises:
         MediaError: `no_audio_stream`, `unsupported_media_type` for a codec outside the list, and as in `load_audio`.
@@ -168,7 +171,9 @@ def decode_audio_stream(container: Container, limits: Limits) -> tuple[Audio, fl
             raise MediaError("no_audio_stream", "the container holds no sound. Pass a file with sound.")
         stream = container.streams.audio[0]
         if stream.codec_context.name not in AUDIO_CODECS:
-            raise MediaError("unsupported_media_type", "the sound's codec is not on the list. Convert it to AAC or Opus.")
+            raise MediaError(
+                "unsupported_media_type", "the sound's codec is not on the list. Convert it to AAC or Opus."
+            )
         declared_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
         rate_hz = stream.codec_context.sample_rate
         sound = AudioCollector(rate_hz, stream.codec_context.channels, int(declared_s * rate_hz), limits)
@@ -176,7 +181,9 @@ def decode_audio_stream(container: Container, limits: Limits) -> tuple[Audio, fl
         planar = av.AudioResampler(format="fltp")
         for frame in container.decode(stream):
             if frame.sample_rate != sound.rate_hz or frame.layout.nb_channels != sound.channels:
-                raise MediaError("invalid_audio", "the sound changes its rate or channels on the way. Convert it first.")
+                raise MediaError(
+                    "invalid_audio", "the sound changes its rate or channels on the way. Convert it first."
+                )
             if start_s is None:
                 start_s = frame.time or 0.0
             for part in planar.resample(frame):
@@ -185,7 +192,8 @@ def decode_audio_stream(container: Container, limits: Limits) -> tuple[Audio, fl
 
 
 def _from_array(samples: object, rate_hz: object, limits: Limits) -> Audio:
-    values = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else np.asarray(samples)
+    with foreign_decoder("invalid_audio", "samples are not an array of numbers."):
+        values = to_numpy(samples)
     if values.ndim == 1:
         values = values[None]
     if values.ndim != 2 or isinstance(rate_hz, bool) or not isinstance(rate_hz, int | np.integer):

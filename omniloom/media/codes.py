@@ -1,7 +1,8 @@
 """The fixed catalogue of refusals, and the one door through which a foreign decoder's failure leaves this room.
 
-A `MediaError` carries a code for programs and our own constant text with our own numbers for people. The words of a decoding
-library never pass: they may hold memory addresses or file names of the machine that decodes (CVE-2026-22778 was such a leak).
+A `MediaError` carries a code for programs and our own constant text with our own numbers for people. The words of a
+decoding library never pass: they may hold memory addresses or file names of the machine that decodes (CVE-2026-22778
+was such a leak).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def too_large(kind: str) -> str:
 
 @contextmanager
 def foreign_decoder(code: str, message: str) -> Iterator[None]:
-    """Whatever the library inside the block raises becomes `MediaError(code, message)`, without its words or its traceback.
+    """Whatever the library inside the block raises becomes `MediaError(code, message)`, without its words.
 
     Decoders fail in too many ways to list (OSError, SyntaxError, struct.error, zlib.error, IndexError ...), and each of
     them means the same here: these bytes are not what they claim. Our own MediaError and MemoryError pass unchanged.

@@ -49,6 +49,7 @@ def open_container(content: bytes, found: str, code: str) -> Container:
     with foreign_decoder(code, _BROKEN):
         return av.open(
             io.BytesIO(content),
+            "r",
             format=_DEMUXERS[found],
             container_options=options,
             io_open=_open_nothing,

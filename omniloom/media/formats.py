@@ -1,7 +1,7 @@
 """Which format bytes are, by their content alone. File names and declared media types are never asked.
 
-`sniff` gives one word of `FORMATS`, or "text", or None. Each kind then has its own short list of words that it accepts; what
-is not on it is refused before any decoder sees a byte.
+`sniff` gives one word or None. Each kind then has its own short list of words that it accepts;
+what is not on it is refused before any decoder sees a byte.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot
 
 
 def sniff(content: bytes) -> str | None:
-    """png, jpeg, webp, gif, wav, flac, ogg, mp3, mp4, matroska, avi, npy, zip, ply, off, text, or None for all others."""
+    """The format's word, or None for any that this room does not know.
+
+    png, jpeg, webp, gif; wav, flac, ogg, mp3; mp4, matroska, avi; npy, zip, ply, off, text.
+    """
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if content.startswith(b"\xff\xd8\xff"):
@@ -36,7 +39,9 @@ def sniff(content: bytes) -> str | None:
         brands = content[8:12] + content[16 : min(_u32(content, 0), 256)] if content[4:8] == b"ftyp" else b""
         is_foreign = any(brands[i : i + 4] in _FOREIGN_BRANDS for i in range(0, len(brands), 4))
         # A layered-sound track without its brand; its parser had memory errors once.
-        is_foreign |= any(content.find(b"iacb", start, end) >= 0 for name, start, end in _mp4_boxes(content) if name == b"moov")
+        is_foreign |= any(
+            content.find(b"iacb", start, end) >= 0 for name, start, end in _mp4_boxes(content) if name == b"moov"
+        )
         return None if is_foreign else "mp4"
     if content.startswith(b"\x1aE\xdf\xa3"):
         return "matroska"
@@ -84,9 +89,15 @@ def check_whole(content: bytes, found: str, code: str) -> None:
     """Refuse a container whose own size fields promise more bytes than there are.
 
     Decoders stop quietly at a missing end; a clip that lost its second half would be labelled as the whole one.
-    Formats without such fields (mp3, text, live matroska of unknown size) pass.
+    Formats without such fields (text, live matroska of unknown size) pass.
     """
-    is_whole = {"png": _is_whole_png, "mp4": _is_whole_mp4, "matroska": _is_whole_matroska, "avi": _is_whole_avi}
+    is_whole = {
+        "png": _is_whole_png,
+        "ogg": _is_whole_ogg,
+        "mp4": _is_whole_mp4,
+        "matroska": _is_whole_matroska,
+        "avi": _is_whole_avi,
+    }
     if found in is_whole and not is_whole[found](content):
         raise MediaError(code, f"the {found} data are truncated: their size fields promise more. Fetch the whole file.")
 
@@ -98,6 +109,15 @@ def _is_whole_png(content: bytes) -> bool:
             return True
         at += 12 + _u32(content, at)
     return False
+
+
+def _is_whole_ogg(content: bytes) -> bool:
+    # The last page is marked as such (RFC 3533, section 6); decoders do without, and give the shorter sound.
+    at, flags = 0, 0
+    while at + 27 <= len(content) and content[at : at + 4] == b"OggS":
+        flags, segments = content[at + 5], content[at + 26]
+        at += 27 + segments + sum(content[at + 27 : at + 27 + segments])
+    return bool(flags & 4) and at <= len(content)
 
 
 def _mp4_boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:

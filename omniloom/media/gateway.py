@@ -57,7 +57,9 @@ def register_kind(kind: str, payload_type: type[Payload], loader: Loader) -> Non
         ConfigError: the name is taken by another row, or `payload_type` is not a Payload of this kind.
     """
     if not (isinstance(payload_type, type) and issubclass(payload_type, Payload) and payload_type.kind == kind):
-        raise ConfigError(f"payload_type of kind {kind!r} must derive from Payload and have the class attribute kind = {kind!r}.")
+        raise ConfigError(
+            f"payload_type of kind {kind!r} must derive from Payload and have the class attribute kind = {kind!r}."
+        )
     row = Kind(payload_type, loader)
     if KINDS.setdefault(kind, row) != row:
         raise ConfigError(f"kind {kind!r} is registered already, with another type or loader. Choose another name.")
@@ -79,11 +81,12 @@ def load(
         source: a path (str or Path), bytes, a data URI, {"path": ...}, {"base64": ...}, {"data_uri": ...}, an array, a
             tensor, a PIL image, nested lists, {"samples", "rate_hz"}, {"values", "rate_hz"}, {"xyz", "features"},
             {"frames", "fps" | "times_s", "audio"}, or a payload, which is held against the limits and returned.
-            A str that starts with "data:" is a data URI, one that looks like an address is refused, any other is a path.
+            A str that starts with "data:" is a data URI, one that looks like an address is refused, any other is a
+            path.
         limits: bounds of this item; None means the defaults of `Limits`.
         root: relative paths are below it and cannot leave it; None means the working folder, and no such check.
         allow_absolute: False holds absolute paths to `root` as well.
-        max_frames, fps: for video, how many frames are kept and how densely; see `video.choose_times`.
+        max_frames, fps: for video, how many frames are kept and how densely; see `sampling.choose_times`.
     Raises:
         MediaError: its `code` is one of `CODES`. Paths in the message are the caller's own words.
     """
@@ -101,7 +104,7 @@ def load(
         return row.loader(reader.read(source), options)
     except MediaError as error:
         label = _label(source)
-        if label is None:
+        if label is None or error.code == "media_url_disabled":  # an address may carry a password
             raise
         raise MediaError(error.code, f"cannot read {kind} {label}: {error.message}") from None
 

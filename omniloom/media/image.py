@@ -22,6 +22,7 @@ from .formats import check_whole, require_format
 from .limits import Limits
 from .options import LoadOptions
 from .payloads import Image
+from .tensors import to_numpy
 
 __all__ = ["IMAGE_FORMATS", "array_to_pixels", "check_size", "load_image", "open_image", "to_rgb"]
 
@@ -80,7 +81,8 @@ def open_image(content: bytes, limits: Limits) -> PIL.Image.Image:
     check_whole(content, found, "invalid_image")
     if found == "webp":  # its decoder allocates the canvas on opening
         check_size(*_webp_size(content), limits)
-    # Compressed text and colour profiles of a PNG are unpacked here; the decoder stops them at 1 MiB each, 64 MiB in all.
+    # Compressed text and colour profiles of a PNG are unpacked here; the decoder stops them at 1 MiB each, 64 MiB in
+    # all.
     with foreign_decoder("invalid_image", _BROKEN):
         try:
             image = PIL.Image.open(io.BytesIO(content), formats=[found.upper()])
@@ -134,10 +136,12 @@ def _to_8_bits(values: np.ndarray) -> np.ndarray:
 
 def array_to_pixels(array: np.ndarray | torch.Tensor, limits: Limits) -> np.ndarray:
     """An array (Y, X), (Y, X, 1), (Y, X, 3) or (Y, X, 4) as uint8 (Y, X, 3), by the same rule as files."""
-    values = array.detach().cpu().numpy() if isinstance(array, torch.Tensor) else array
+    values = to_numpy(array)
     channels = 1 if values.ndim == 2 else values.shape[2] if values.ndim == 3 else 0
     if channels not in (1, 3, 4):
-        message = f"the array has shape {values.shape}; expected (Y, X), (Y, X, 1), (Y, X, 3) or (Y, X, 4). Transpose it."
+        message = (
+            f"the array has shape {values.shape}; expected (Y, X), (Y, X, 1), (Y, X, 3) or (Y, X, 4). Transpose it."
+        )
         raise MediaError("invalid_image", message)
     check_size(values.shape[1], values.shape[0], limits)
     if values.dtype == np.bool_:

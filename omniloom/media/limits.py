@@ -1,7 +1,7 @@
 """How large one item may be: every bound of the gateway, as one frozen record.
 
-Each bound is held twice: against what a header declares, before anything is allocated, and against what is really decoded,
-while it is decoded. Raise a bound with `dataclasses.replace(Limits(), video_s=3600)`.
+Each bound is held twice: against what a header declares, before anything is allocated, and against what is really
+decoded, while it is decoded. Raise a bound with `dataclasses.replace(Limits(), video_s=3600)`.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ __all__ = ["LoadOptions"]
 class LoadOptions:
     """Passed to every loader.
 
-    `max_frames` and `fps` choose frames of a video (see `video.choose_times`); None keeps every frame, and a clip of more
-    frames than the limits allow is then refused. Other kinds refuse both by `refuse_sampling`.
+    `max_frames` and `fps` choose frames of a video (see `sampling.choose_times`); None keeps every frame, and a clip of
+    more frames than the limits allow is then refused. Other kinds refuse both by `refuse_sampling`.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -31,4 +31,6 @@ class LoadOptions:
     def refuse_sampling(self, kind: str) -> None:
         """Called by loaders that have no frames: an ignored option would be a silent surprise."""
         if self.max_frames is not None or self.fps is not None:
-            raise MediaError("unsupported_option", f"max_frames and fps are for video; {kind} has no frames. Leave them out.")
+            raise MediaError(
+                "unsupported_option", f"max_frames and fps are for video; {kind} has no frames. Leave them out."
+            )

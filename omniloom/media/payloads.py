@@ -28,12 +28,16 @@ def _require_array(array: object, dtype: type, rank: int, what: str, layout: str
     _require(isinstance(array, np.ndarray), code, f"{what} must be a numpy array {layout} of {np.dtype(dtype)}.")
     assert isinstance(array, np.ndarray)
     is_right = array.dtype == np.dtype(dtype) and array.ndim == rank
-    _require(is_right, code, f"{what} have shape {array.shape} and dtype {array.dtype}; expected {layout} of {np.dtype(dtype)}.")
+    _require(
+        is_right,
+        code,
+        f"{what} have shape {array.shape} and dtype {array.dtype}; expected {layout} of {np.dtype(dtype)}.",
+    )
 
 
 def _require_rate(rate_hz: object, code: str) -> None:
     is_number = isinstance(rate_hz, int | float) and not isinstance(rate_hz, bool)
-    is_right = is_number and np.isfinite(rate_hz) and rate_hz > 0  # type: ignore[operator]
+    is_right = is_number and 0 < float(rate_hz) < float("inf")  # type: ignore[arg-type]
     _require(is_right, code, "rate_hz must be a finite number above zero.")
 
 
@@ -46,7 +50,8 @@ def _is_finite(array: np.ndarray) -> bool:
 class Payload:
     """One medium in memory. Two payloads hold the same content exactly if their digests are equal.
 
-    A registered kind derives from this class, sets `kind`, and is a frozen dataclass of arrays, numbers, None and payloads.
+    A registered kind derives from this class, sets `kind`, and is a frozen dataclass of arrays, numbers, None and
+    payloads.
     """
 
     kind: ClassVar[str] = ""
@@ -54,7 +59,8 @@ class Payload:
     def digest(self) -> str:
         """sha256 (hex) over kind, field names, shapes, dtypes, rates and contents.
 
-        Shapes and dtypes are part of it, so that equal bytes of another shape never share a cache entry (CVE-2025-46722).
+        Shapes and dtypes are part of it, so that equal bytes of another shape never share a cache entry
+        (CVE-2025-46722).
         """
         sha = hashlib.sha256(f"omniloom.media/1 {self.kind}\n".encode())
         for name in self.__dataclass_fields__:
@@ -62,7 +68,7 @@ class Payload:
             if isinstance(value, np.ndarray):
                 contents = np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("<"))
                 sha.update(f"{name} {contents.dtype.str} {value.shape}\n".encode())
-                sha.update(memoryview(contents.reshape(-1)).cast("B") if value.size else b"")
+                sha.update(contents.reshape(-1).view(np.uint8).data)
             elif isinstance(value, Payload):
                 sha.update(f"{name} {value.digest()}\n".encode())
             else:
@@ -80,7 +86,11 @@ class Image(Payload):
     def __post_init__(self) -> None:
         _require_array(self.pixels, np.uint8, 3, "pixels", "(Y, X, 3)", "invalid_image")
         is_right = self.pixels.shape[2] == 3 and self.pixels.size > 0
-        _require(is_right, "invalid_image", f"pixels have shape {self.pixels.shape}; expected (Y, X, 3) with Y, X above zero.")
+        _require(
+            is_right,
+            "invalid_image",
+            f"pixels have shape {self.pixels.shape}; expected (Y, X, 3) with Y, X above zero.",
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +105,11 @@ class Audio(Payload):
         _require_array(self.samples, np.float32, 2, "samples", "(C, S)", "invalid_audio")
         _require_rate(self.rate_hz, "invalid_audio")
         _require(isinstance(self.rate_hz, int), "invalid_audio", "rate_hz of a sound must be a whole number.")
-        _require(self.samples.size > 0, "invalid_audio", f"samples have shape {self.samples.shape}; a sound needs one sample.")
+        _require(
+            self.samples.size > 0,
+            "invalid_audio",
+            f"samples have shape {self.samples.shape}; a sound needs one sample.",
+        )
         _require(_is_finite(self.samples), "invalid_audio", "samples hold NaN or infinity. Repair the recording first.")
 
     @property
@@ -119,9 +133,10 @@ class Audio(Payload):
 
 @dataclass(frozen=True, eq=False)
 class Video(Payload):
-    """Timed frames: `frames` uint8 (F, Y, X, 3), `times_s` float64 (F,), and the sound beside them, or None if there is none.
+    """Timed frames: `frames` uint8 (F, Y, X, 3), `times_s` float64 (F,), and the sound beside them; None without sound.
 
-    Time zero is the earlier of first source frame and first sound sample; a frame stays in view until the next one's time.
+    Time zero is the earlier of first source frame and first sound sample; a frame stays in view until the next one's
+    time.
     """
 
     kind: ClassVar[str] = "video"
@@ -134,17 +149,21 @@ class Video(Payload):
         _require_array(self.frames, np.uint8, 4, "frames", "(F, Y, X, 3)", code)
         _require_array(self.times_s, np.float64, 1, "times_s", "(F,)", code)
         is_right = self.frames.shape[3] == 3 and self.frames.size > 0
-        _require(is_right, code, f"frames have shape {self.frames.shape}; expected (F, Y, X, 3) with F, Y, X above zero.")
+        _require(
+            is_right, code, f"frames have shape {self.frames.shape}; expected (F, Y, X, 3) with F, Y, X above zero."
+        )
         n_frames, n_times = len(self.frames), len(self.times_s)
         _require(n_frames == n_times, code, f"{n_frames} frames but {n_times} times; each frame needs one time.")
         is_right = _is_finite(self.times_s) and self.times_s[0] >= 0 and bool((np.diff(self.times_s) >= 0).all())
         _require(is_right, code, "times_s must be finite, start at zero or later, and never run backwards.")
-        _require(self.audio is None or isinstance(self.audio, Audio), code, "audio of a video must be an Audio or None.")
+        _require(
+            self.audio is None or isinstance(self.audio, Audio), code, "audio of a video must be an Audio or None."
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class Points(Payload):
-    """A point cloud: `xyz` float32 (N, 3) in the source's own unit, `features` float32 (N, C); C may be 0. Finite, N >= 1."""
+    """A point cloud: `xyz` float32 (N, 3) in the source's unit, `features` float32 (N, C); N >= 1, C >= 0, finite."""
 
     kind: ClassVar[str] = "points"
     xyz: np.ndarray
@@ -164,7 +183,7 @@ class Points(Payload):
 
 @dataclass(frozen=True, eq=False)
 class Series(Payload):
-    """A time series: `values` float32 (T, C), finite, at least one value; `rate_hz` steps per second, None if unknown."""
+    """A time series: `values` float32 (T, C), finite, T, C >= 1; `rate_hz` steps per second, None if unknown."""
 
     kind: ClassVar[str] = "series"
     values: np.ndarray
@@ -172,7 +191,9 @@ class Series(Payload):
 
     def __post_init__(self) -> None:
         _require_array(self.values, np.float32, 2, "values", "(T, C)", "invalid_series")
-        _require(self.values.size > 0, "invalid_series", f"values have shape {self.values.shape}; a series needs one value.")
+        _require(
+            self.values.size > 0, "invalid_series", f"values have shape {self.values.shape}; a series needs one value."
+        )
         if self.rate_hz is not None:
             _require_rate(self.rate_hz, "invalid_series")
             object.__setattr__(self, "rate_hz", float(self.rate_hz))  # 50 and 50.0 are one rate and have one digest

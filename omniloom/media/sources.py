@@ -1,7 +1,7 @@
 """Where media come from: a path, bytes, base64 or a data URI become bytes; Python objects pass through.
 
-Nothing here ever opens a network connection: an address is refused by its look, before anything else is tried. Sizes are
-checked before reading and before decoding base64.
+Nothing here ever opens a network connection: an address is refused by its look, before anything else is tried. Sizes
+are checked before reading and before decoding base64.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .limits import Limits
 
 __all__ = ["EncodedFrames", "Reader"]
 
-# Two letters at least, so that the drive in C:\\clips\\a.wav is a path. Two leading slashes or backslashes name a host on
-# Windows, where opening such a path sends packets.
+# Two letters at least, so that the drive in C:\\clips\\a.wav is a path. Two leading slashes or backslashes name a host
+# on Windows, where opening such a path sends packets.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:|//|\\\\")
 _WHITESPACE = b" \t\r\n\f\v"
 _KEYS = ("path", "base64", "data_uri", "url")
@@ -51,7 +51,8 @@ class Reader:
 
     Args:
         kind: names the codes and the byte limit.
-        root: relative paths resolve against it and may not leave it, by `..` or by a link; None means the working folder,
+        root: relative paths resolve against it and may not leave it, by `..` or by a link; None means the working
+        folder,
             without that check.
         allow_absolute: whether an absolute path may lie outside `root`.
     """
@@ -62,10 +63,11 @@ class Reader:
     allow_absolute: bool = True
 
     def read(self, source: object) -> object:
-        """The bytes of `source`, an `EncodedFrames`, or `source` itself if it is neither text, path, bytes nor such a dict.
+        """The bytes of `source`, or an `EncodedFrames`; `source` itself if it is an array or another object.
 
         Raises:
-            MediaError: `media_url_disabled`, `path_outside_root`, `file_unreadable`, `empty_media`, the kind's too-large
+            MediaError: `media_url_disabled`, `path_outside_root`, `file_unreadable`, `empty_media`, the kind's
+            too-large
                 code, or its invalid code where base64 or a data URI is malformed.
         """
         if isinstance(source, Mapping):
@@ -111,18 +113,23 @@ class Reader:
             raise MediaError("media_url_disabled", _URL_MESSAGE)
         if not isinstance(source, str | os.PathLike):
             raise MediaError("unsupported_source", "'path' must be a str or a Path.")
-        unreadable = MediaError("file_unreadable", "there is no readable regular file at this path. Check the path and root.")
+        unreadable = MediaError(
+            "file_unreadable", "there is no readable regular file at this path. Check the path and root."
+        )
         try:
             path = self.resolve(Path(source))
             # Not following a link at the last step and not blocking on a FIFO: the file is the one that was resolved.
-            flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            flags = (
+                os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+            )
             descriptor = os.open(path, flags)
         except (OSError, ValueError, RuntimeError):  # ValueError: NUL in the path; RuntimeError: a loop of links
             raise unreadable from None
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            os.close(descriptor)
+            raise unreadable
         with os.fdopen(descriptor, "rb") as file:
-            state = os.fstat(descriptor)
-            if not stat.S_ISREG(state.st_mode):
-                raise unreadable
             self.limits.check_bytes(self.kind, state.st_size)
             # A file can grow after it was measured: never read more than one byte above the limit.
             content = file.read(self.limits.encoded_bytes(self.kind) + 1)
@@ -146,7 +153,9 @@ class Reader:
     def decode_base64(self, text: bytes) -> bytes:
         """Standard alphabet, padding required, ASCII whitespace ignored."""
         if text[:5].lower() == b"data:":
-            raise MediaError(invalid(self.kind), "base64 text starts with 'data:'. Pass it as {'data_uri': ...} or as a str.")
+            raise MediaError(
+                invalid(self.kind), "base64 text starts with 'data:'. Pass it as {'data_uri': ...} or as a str."
+            )
         text = text.translate(None, _WHITESPACE)
         self.limits.check_bytes(self.kind, len(text) // 4 * 3 - 2)
         try:
@@ -178,7 +187,9 @@ class Reader:
             key, _, value = parameter.partition(b"=")
             if key == b"fps":
                 if not re.fullmatch(rb"\d{1,4}(\.\d{1,6})?", value) or float(value) <= 0:
-                    raise MediaError("invalid_video", "the fps of a data URI must be a number above zero, as in fps=2.5.")
+                    raise MediaError(
+                        "invalid_video", "the fps of a data URI must be a number above zero, as in fps=2.5."
+                    )
                 return float(value)
         return 1.0
 

@@ -1,30 +1,29 @@
 """Videos: MP4 / MOV, WebM / Matroska, AVI, animated GIF / WebP / APNG and lists of pictures become `Video`.
 
-The clip is walked twice: first its packets are counted and timed without decoding anything, and the limits are held against
-that; then frames are decoded one by one and only the chosen ones are kept. What a header says about the number of frames is
-never used. Which frames are kept is one declared policy, uniform in time, see `choose_times`; nothing is cut at the end.
+The clip is walked twice: first its packets are counted and timed without decoding anything, and the limits are held
+against that; then frames are decoded one by one and only the chosen ones are kept. What a header says about the number
+of frames is never used. Which frames are kept is one declared policy, uniform in time, see `sampling`; nothing is
+cut at the end.
 
-Times are the real presentation times, shifted so that zero is the earlier of first frame and first sound sample; sound that
-starts later is preceded by silence. Rotation is applied; pixels that are not square are left as they are.
+Times are the real presentation times, shifted so that zero is the earlier of first frame and first sound sample; sound
+that starts later is preceded by silence. Rotation is applied; pixels that are not square are left as they are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
-import torch
 from av import VideoFrame
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from ..errors import MediaError
 from .animation import open_animation
-from .audio import AudioCollector, decode_audio_stream
+from .audio import AudioCollector, decode_audio_stream, load_audio
 from .codes import foreign_decoder
 from .containers import VIDEO_CODECS, Container, open_container
 from .formats import check_whole, require_format
@@ -32,34 +31,26 @@ from .image import open_image, to_rgb
 from .limits import Limits
 from .options import LoadOptions
 from .payloads import Audio, Video
+from .sampling import Clip, check_clip, in_view, plan
 from .sources import EncodedFrames, Reader
+from .tables import read_npz
+from .tensors import to_numpy
 
-__all__ = ["VIDEO_FORMATS", "choose_times", "load_video"]
+__all__ = ["VIDEO_FORMATS", "load_video"]
 
-VIDEO_FORMATS = ("mp4", "matroska", "avi", "gif", "webp", "png")
+VIDEO_FORMATS = ("mp4", "matroska", "avi", "gif", "webp", "png", "zip")
 _BROKEN = "the video data are broken or truncated. Fetch or convert the file again."
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class _Clip:
-    """What the first walk found: frames counted, first and last presentation time in seconds, frame size."""
-
-    count: int
-    start_s: float
-    end_s: float
-    width_px: int
-    height_px: int
 
 
 def load_video(source: object, options: LoadOptions) -> Video:
-    """Bytes, a Video, `EncodedFrames`, or {"frames": uint8 (F, Y, X, 3), "fps": float or "times_s": (F,)[, "audio": Audio]}.
+    """Bytes, a Video, `EncodedFrames`, or {"frames": (F, Y, X, 3) uint8, "fps": number, or "times_s": (F,), "audio"}.
 
-    With `max_frames` or `fps` in the options fewer frames are kept; without them a clip of more than `video_frames` frames
-    is refused.
+    With `max_frames` or `fps` in the options fewer frames are kept; without them a clip of more than `video_frames`
+    frames is refused.
 
     Raises:
-        MediaError: `unsupported_media_type`, `video_too_large`, `no_video_stream`, `invalid_video`, `unsupported_source`,
+        MediaError: `unsupported_media_type`, `video_too_large`, `no_video_stream`, `invalid_video`,
+        `unsupported_source`,
             and the audio codes for its sound.
     """
     limits = options.limits
@@ -73,6 +64,8 @@ def load_video(source: object, options: LoadOptions) -> Video:
         check_whole(source, found, "invalid_video")
         if found in ("gif", "webp", "png"):
             return _decode_animation(source, options)
+        if found == "zip":
+            return _decode_arrays(source, options)
         return _decode_container(source, found, options)
     if isinstance(source, Mapping) and "frames" in source and ("fps" in source) != ("times_s" in source):
         return _sample(_from_arrays(source), options)
@@ -80,84 +73,11 @@ def load_video(source: object, options: LoadOptions) -> Video:
     raise MediaError("unsupported_source", message)
 
 
-def choose_times(count: int, start_s: float, end_s: float, options: LoadOptions) -> np.ndarray | None:
-    """The times at which the frame in view is kept; None keeps every frame.
-
-    - `fps`: start, start + 1/fps, ... before the end.
-    - `max_frames`, where more would remain: the middles of so many equal parts of the clip.
-    - A frame that is in view at several of these times is kept once.
-
-    Args:
-        count: frames of the clip, in view from `start_s` to `end_s`.
-    Raises:
-        MediaError: `video_too_large`: even so, more frames than `video_frames` would be kept.
-    """
-    times_s: np.ndarray | None = None
-    duration_s = max(end_s - start_s, 0.0)
-    if options.fps is not None and duration_s * options.fps < count:
-        times_s = start_s + np.arange(max(1, math.ceil(duration_s * options.fps - 1e-9))) / options.fps
-    remaining = count if times_s is None else len(times_s)
-    if options.max_frames is not None and remaining > options.max_frames:
-        times_s = start_s + (np.arange(options.max_frames) + 0.5) * duration_s / options.max_frames
-        remaining = options.max_frames
-    if remaining > options.limits.video_frames:
-        most = f"at most {options.limits.video_frames} are kept"
-        raise MediaError("video_too_large", f"the video has {remaining} frames; {most}. Choose with max_frames or fps.")
-    return times_s
-
-
-def _in_view(timed: Iterable[tuple[float, _T]], times_s: np.ndarray | None) -> Iterator[tuple[float, _T]]:
-    """Of (time, frame) pairs in order, those that are in view at `times_s`, each once; all of them for None."""
-    if times_s is None:
-        yield from timed
-        return
-    wanted = iter(times_s.tolist())
-    want_s: float | None = next(wanted, None)
-    shown: tuple[float, _T] | None = None
-    for pair in timed:
-        if shown is not None and want_s is not None and pair[0] > want_s + 1e-9:
-            yield shown
-            while want_s is not None and want_s + 1e-9 < pair[0]:
-                want_s = next(wanted, None)
-        if want_s is None:
-            return
-        shown = pair
-    if shown is not None and want_s is not None:
-        yield shown
-
-
-def _check_clip(clip: _Clip, kept: int, limits: Limits) -> None:
-    if clip.count < 1 or clip.width_px < 1 or clip.height_px < 1:
-        raise MediaError("invalid_video", "the video has no frames. Fetch or convert the file again.")
-    duration_s = clip.end_s - clip.start_s
-    if duration_s > limits.video_s:
-        message = f"the video lasts over {limits.video_s:g} s, the limit. Split it, or raise video_s."
-        raise MediaError("video_too_large", message)
-    if clip.count > limits.video_source_frames:
-        message = f"the video has more than {limits.video_source_frames} frames to choose from. Lower its frame rate."
-        raise MediaError("video_too_large", message)
-    pixels = clip.width_px * clip.height_px
-    if pixels > limits.video_frame_pixels:
-        message = f"a frame has {clip.width_px} x {clip.height_px} pixels; at most {limits.video_frame_pixels} are read."
-        raise MediaError("video_too_large", f"{message} Scale it down first.")
-    if kept * pixels * 3 > limits.video_decoded_bytes:
-        message = f"the {kept} kept frames exceed {limits.video_decoded_bytes} decoded bytes"
-        raise MediaError("video_too_large", f"{message}. Keep fewer, or scale it down first.")
-
-
-def _plan(clip: _Clip, options: LoadOptions) -> tuple[np.ndarray | None, int]:
-    _check_clip(clip, 0, options.limits)
-    times_s = choose_times(clip.count, clip.start_s, clip.end_s, options)
-    kept = clip.count if times_s is None else len(times_s)
-    _check_clip(clip, kept, options.limits)
-    return times_s, kept
-
-
 def _decode_container(content: bytes, found: str, options: LoadOptions) -> Video:
     clip, has_audio = _measure(content, found, options.limits)
-    times_s, kept = _plan(clip, options)
-    frames, found_s = _gather(_in_view(_decoded(content, found, clip), times_s), kept)
-    zero_s = min(clip.start_s, found_s[0])
+    times_s, kept = plan(clip, options)
+    frames, found_s = _gather(in_view(_decoded(content, found, clip), times_s), kept)
+    zero_s = min(float(clip.times_s[0]), found_s[0])
     if not has_audio:
         return Video(frames, np.asarray(found_s) - zero_s)
     sound, audio_s = decode_audio_stream(open_container(content, found, "invalid_audio"), options.limits)
@@ -176,7 +96,9 @@ def _gather(timed: Iterable[tuple[float, Callable[[], np.ndarray]]], kept: int) 
         if pixels.shape != frames.shape[1:]:
             raise MediaError("invalid_video", "the frames are not all of one size. Convert the video again.")
         if len(found_s) == kept:
-            raise MediaError("invalid_video", "decoding gives more frames than there are packets. Convert the video again.")
+            raise MediaError(
+                "invalid_video", "decoding gives more frames than there are packets. Convert the video again."
+            )
         frames[len(found_s)] = pixels
         found_s.append(time_s)
     if not found_s:
@@ -184,16 +106,18 @@ def _gather(timed: Iterable[tuple[float, Callable[[], np.ndarray]]], kept: int) 
     return frames if len(found_s) == kept else frames[: len(found_s)].copy(), found_s
 
 
-def _measure(content: bytes, found: str, limits: Limits) -> tuple[_Clip, bool]:
+def _measure(content: bytes, found: str, limits: Limits) -> tuple[Clip, bool]:
     """Walk the packets: count them, take their times, decode nothing."""
     times_s: list[float] = []
     ends_s: list[float] = []
     with open_container(content, found, "invalid_video") as container, foreign_decoder("invalid_video", _BROKEN):
         stream = _picture_stream(container)
         width_px, height_px = stream.codec_context.width, stream.codec_context.height
-        _check_clip(_Clip(1, 0, 0, width_px, height_px), 1, limits)
+        check_clip(Clip(np.zeros(1), 0.0, width_px, height_px), 1, limits)
         if stream.codec_context.name not in VIDEO_CODECS:
-            raise MediaError("unsupported_media_type", "the video's codec is not on the list. Convert it to H.264 or VP9.")
+            raise MediaError(
+                "unsupported_media_type", "the video's codec is not on the list. Convert it to H.264 or VP9."
+            )
         for packet in container.demux(stream):
             stamp = packet.dts if packet.pts is None else packet.pts
             if packet.size == 0 or packet.is_discard or stamp is None or packet.time_base is None:
@@ -208,7 +132,7 @@ def _measure(content: bytes, found: str, limits: Limits) -> tuple[_Clip, bool]:
     start_s, last_s = min(times_s), max(times_s)
     if max(ends_s) <= last_s and len(times_s) > 1:  # no durations: the last frame lasts as long as the mean one
         ends_s.append(last_s + (last_s - start_s) / (len(times_s) - 1))
-    return _Clip(len(times_s), start_s, max(ends_s), width_px, height_px), has_audio
+    return Clip(np.sort(times_s), max(ends_s), width_px, height_px), has_audio
 
 
 def _picture_stream(container: Container) -> VideoStream:
@@ -218,7 +142,7 @@ def _picture_stream(container: Container) -> VideoStream:
     raise MediaError("no_video_stream", "the container holds no moving pictures. Load it as audio.")
 
 
-def _decoded(content: bytes, found: str, clip: _Clip) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
+def _decoded(content: bytes, found: str, clip: Clip) -> Iterator[tuple[float, Callable[[], np.ndarray]]]:
     """(time, pixels when asked) of every frame in the order of view."""
     before_s = -math.inf
     with open_container(content, found, "invalid_video") as container, foreign_decoder("invalid_video", _BROKEN):
@@ -252,9 +176,9 @@ def _delayed(sound: Audio, delay_s: float, limits: Limits) -> Audio:
 
 def _decode_animation(content: bytes, options: LoadOptions) -> Video:
     with open_animation(content, options.limits) as animation:
-        starts_s, end_s = animation.starts_s, animation.end_s
-        times_s, kept = _plan(_Clip(len(starts_s), 0.0, end_s, *animation.size_px), options)
-        frames, found_s = _gather(_in_view(animation.frames(), times_s), kept)
+        clip = Clip(np.array(animation.starts_s), animation.end_s, *animation.size_px)
+        times_s, kept = plan(clip, options)
+        frames, found_s = _gather(in_view(animation.frames(), times_s), kept)
     return Video(frames, np.asarray(found_s))
 
 
@@ -269,14 +193,27 @@ def _decode_pictures(encoded: EncodedFrames, options: LoadOptions) -> Video:
     parts = [reader.decode_base64(part.encode("ascii", "replace")) for part in encoded.body.split(",")]
     picture_limits = replace(limits, image_pixels=limits.video_frame_pixels)
     width_px, height_px = open_image(parts[0], picture_limits).size
-    times_s, kept = _plan(_Clip(count, 0.0, count / rate_hz, width_px, height_px), options)
+    times_s, kept = plan(Clip(np.arange(count) / rate_hz, count / rate_hz, width_px, height_px), options)
 
     def decode(part: bytes) -> np.ndarray:
         return to_rgb(open_image(part, picture_limits))
 
     timed = [(index / rate_hz, partial(decode, part)) for index, part in enumerate(parts)]
-    frames, found_s = _gather(_in_view(timed, times_s), kept)
+    frames, found_s = _gather(in_view(timed, times_s), kept)
     return Video(frames, np.asarray(found_s))
+
+
+def _decode_arrays(content: bytes, options: LoadOptions) -> Video:
+    """A .npz file with `frames`, `times_s` and perhaps `samples` and `rate_hz`, as `write.save` makes it."""
+    limit = options.limits.video_decoded_bytes
+    arrays = read_npz(content, "video", ("frames", "times_s", "samples", "rate_hz"), limit, limit)
+    if not {"frames", "times_s"} <= set(arrays) or ("samples" in arrays) != ("rate_hz" in arrays):
+        raise MediaError("invalid_video", "the .npz file lacks 'frames', 'times_s', or one of 'samples' and 'rate_hz'.")
+    source: dict[str, object] = {"frames": arrays["frames"], "times_s": arrays["times_s"]}
+    if "samples" in arrays:
+        sound = {"samples": arrays["samples"], "rate_hz": arrays["rate_hz"].reshape(-1)[0]}
+        source["audio"] = load_audio(sound, LoadOptions(options.limits))
+    return _sample(_from_arrays(source), options)
 
 
 def _from_arrays(source: Mapping[str, object]) -> Video:
@@ -284,16 +221,17 @@ def _from_arrays(source: Mapping[str, object]) -> Video:
     if set(source) - {"frames", "fps", "times_s", "audio"} or not isinstance(audio, Audio | None):
         message = 'a video of arrays holds "frames", "fps" or "times_s", and perhaps "audio", an Audio; nothing else.'
         raise MediaError("unsupported_source", message)
-    pixels = frames.detach().cpu().numpy() if isinstance(frames, torch.Tensor) else np.asarray(frames)
+    with foreign_decoder("invalid_video", "frames are not one array (F, Y, X, 3)."):
+        pixels = np.array(to_numpy(frames))
     if "times_s" in source:
         times_s = np.asarray(source["times_s"])
         if times_s.dtype.kind not in "fiu":
             raise MediaError("invalid_video", "times_s must be numbers.")
-        return Video(np.array(pixels), times_s.astype(np.float64), audio)
+        return Video(pixels, times_s.astype(np.float64), audio)
     fps = source["fps"]
     if not isinstance(fps, int | float) or isinstance(fps, bool) or not (math.isfinite(fps) and fps > 0):
         raise MediaError("invalid_video", "fps must be a finite number above zero.")
-    return Video(np.array(pixels), np.arange(len(pixels), dtype=np.float64) / fps, audio)
+    return Video(pixels, np.arange(len(pixels), dtype=np.float64) / fps, audio)
 
 
 def _sample(video: Video, options: LoadOptions) -> Video:
@@ -301,10 +239,10 @@ def _sample(video: Video, options: LoadOptions) -> Video:
     count, height_px, width_px, _ = video.frames.shape
     last_s = float(video.times_s[-1])
     end_s = last_s + (last_s - float(video.times_s[0])) / max(count - 1, 1)
-    times_s, _ = _plan(_Clip(count, float(video.times_s[0]), end_s, width_px, height_px), options)
+    times_s, _ = plan(Clip(video.times_s, end_s, width_px, height_px), options)
     if video.audio is not None:
-        AudioCollector(video.audio.rate_hz, *video.audio.samples.shape, options.limits)
+        load_audio(video.audio, LoadOptions(options.limits))
     if times_s is None:
         return video
-    kept = [index for _, index in _in_view(zip(video.times_s.tolist(), range(count), strict=True), times_s)]
+    kept = [index for _, index in in_view(zip(video.times_s.tolist(), range(count), strict=True), times_s)]
     return Video(video.frames[kept], video.times_s[kept], video.audio)

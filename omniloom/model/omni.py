@@ -24,17 +24,7 @@ from omniloom.planner import ModalityRow, Planner
 from omniloom.projectors.base import Context, Projector
 from omniloom.sequence import IGNORE, Codes, Item, Kind, Packed, Plan, PlannedItem, Sample, Turn, Vocabulary
 
-__all__ = ["Chain", "OmniModel", "SlotLosses"]
-
-
-class Chain(nn.ModuleList):
-    """Projectors one behind the other."""
-
-    def forward(self, packed: Packed, context: Context) -> Packed:
-        """Rows through every projector in order."""
-        for part in self:
-            packed = part(packed, context)
-        return packed
+__all__ = ["OmniModel", "SlotLosses"]
 
 
 @dataclass
@@ -69,9 +59,10 @@ class OmniModel(nn.Module):
         inputs: Mapping[str, tuple[str, Sequence[str]]],
         parts: Mapping[str, nn.Module],
         adapters: Mapping[str, Any],
+        tools: Mapping[str, Any] | None = None,
     ) -> None:
         """`inputs`: modality -> (encoder component, projector components); `parts`: component -> module;
-        `adapters`: name -> adapter set, installed here."""
+        `adapters`: name -> adapter set, installed here; `tools`: modality -> generator that reads the answer's text."""
         super().__init__()
         self.backbone = backbone
         self.planner = planner
@@ -79,6 +70,7 @@ class OmniModel(nn.Module):
         self.inputs = {name: (encoder, tuple(chain)) for name, (encoder, chain) in inputs.items()}
         self.context = HookContext()
         self.adapters = dict(adapters)
+        self.tools = dict(tools or {})
         for name, adapter in self.adapters.items():
             adapter.install(name, backbone, planner.modalities, self.context)
         self.requires_grad_(False)
@@ -219,7 +211,7 @@ class OmniModel(nn.Module):
         packed = self.encode(modality, items)
         context = Context(self.planner.modalities.index(modality), self.backbone.embedding_table())
         for name in self.inputs[modality][1]:
-            part: Projector | Chain = self.parts[name]  # type: ignore[assignment]
+            part: Projector = self.parts[name]  # type: ignore[assignment]
             packed = part(packed, context)
         rows, shapes = [], []
         for item, row, shape in zip(items, packed.items(), packed.shapes, strict=True):

@@ -96,7 +96,9 @@ def _take_apart(tokenizer: Any) -> tuple[str, dict[str, tuple[str, str]], str]:
     assistant_suffix = render(("user", user), ("assistant", assistant)).partition(assistant)[2]
     user_prefix = middle[len(assistant_suffix) :]
     opening = one.partition(user)[0]
-    bos = tokenizer.bos_token if tokenizer.bos_token and opening.startswith(tokenizer.bos_token) else ""
+    bos = tokenizer.bos_token or ""
+    if not opening.startswith(bos) or user_prefix.startswith(bos):
+        bos = ""  # none, or a token that opens every turn, as ChatML's does
     default = opening[len(bos) : len(opening) - len(user_prefix)]
     around = {"user": (user_prefix, user_suffix), "assistant": (assistant_prefix, assistant_suffix)}
     sound = (

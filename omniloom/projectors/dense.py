@@ -5,6 +5,7 @@ Source: linear, LLaVA (arXiv:2304.08485); MLP with GELU, LLaVA-1.5 (arXiv:2310.0
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 from torch import nn
@@ -66,7 +67,7 @@ class MLP(Projector):
         self.in_dim, self.out_dim = in_dim, out_dim
         self.layers, self.hidden, self.activation, self.norm = layers, hidden, activation, norm
         widths = [in_dim, *[hidden or out_dim] * (layers - 1), out_dim]
-        self.maps = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.maps = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.input_norm = nn.LayerNorm(in_dim) if norm else nn.Identity()
         self.act = _ACTIVATIONS[activation]()
 

@@ -65,7 +65,9 @@ class Stack(Projector):
     def forward(self, packed: Packed, context: Context) -> Packed:
         """(S, in_dim) to (S', in_dim * factor)."""
         require_width(self, packed)
-        rows = [F.pad(item, (0, 0, 0, -item.shape[0] % self.factor)).reshape(-1, self.out_dim) for item in packed.items()]
+        rows = [
+            F.pad(item, (0, 0, 0, -item.shape[0] % self.factor)).reshape(-1, self.out_dim) for item in packed.items()
+        ]
         return Packed.of(rows, [self.out_shape(shape) for shape in packed.shapes])
 
     def out_shape(self, shape: Shape) -> Shape:

@@ -17,7 +17,9 @@ def require_width(projector: Projector, packed: Packed) -> None:
     """
     name = type(projector).__name__
     if len(packed) == 0:
-        raise ShapeError(f"{name} got no items; expected at least one. Give a batch without the modality its minimal raw.")
+        raise ShapeError(
+            f"{name} got no items; expected at least one. Give a batch without the modality its minimal raw."
+        )
     if packed.x.shape[1] != projector.in_dim:
         raise ShapeError(
             f"{name} got rows {packed.x.shape[1]} wide; expected {projector.in_dim}. "

@@ -128,7 +128,9 @@ def verified(place: Path) -> None:
     found = folder_sha256s(place)
     wrong = sorted(set(found.items()) ^ set(manifest["files"].items()))
     if wrong:
-        raise CheckpointError(f"{place}: {wrong[0][0]} is missing, added or altered. Delete the folder and fetch it again.")
+        raise CheckpointError(
+            f"{place}: {wrong[0][0]} is missing, added or altered. Delete the folder and fetch it again."
+        )
 
 
 def copied(source: Path, target: Path) -> None:

@@ -84,7 +84,10 @@ def convert_whisper(source: Path, out_folder: Path) -> Path:
     state = _state(arrays)
     shape = {name: tuple(value.shape) for name, value in state.items()}
     vocab_size, d_model = shape["model.decoder.embed_tokens.weight"]
-    layers = {part: len({n.split(".")[3] for n in state if n.startswith(f"model.{part}.layers.")}) for part in ("encoder", "decoder")}
+    layers = {
+        part: len({n.split(".")[3] for n in state if n.startswith(f"model.{part}.layers.")})
+        for part in ("encoder", "decoder")
+    }
     original = json.loads((source / "config.json").read_text(encoding="utf-8"))
     ids = _special_ids(source / "tokenizer.json")
     config = WhisperConfig(
@@ -111,7 +114,9 @@ def convert_whisper(source: Path, out_folder: Path) -> Path:
     del expected["proj_out.weight"]  # tied to the embeddings
     wrong = sorted({name for name, _ in set(expected.items()) ^ set(shape.items())})
     if wrong:
-        raise CheckpointError(f"{source}: {wrong[0]} is {shape.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'none')}.")
+        raise CheckpointError(
+            f"{source}: {wrong[0]} is {shape.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'none')}."
+        )
     out_folder.mkdir(parents=True, exist_ok=True)
     save_file(state, out_folder / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(out_folder)

@@ -28,10 +28,14 @@ def read_initializers(onnx_path: Path) -> tuple[dict[str, np.ndarray], dict[str,
         import onnx
         from onnx import numpy_helper
     except ModuleNotFoundError as error:
-        raise MissingAssetError("reading weights out of an ONNX file needs the package `onnx`. Install it: pip install onnx.") from error
+        raise MissingAssetError(
+            "reading weights out of an ONNX file needs the package `onnx`. Install it: pip install onnx."
+        ) from error
     graph = onnx.load(str(onnx_path)).graph
     constants = {value.name: numpy_helper.to_array(value) for value in graph.initializer}
-    products = {node.name: name for node in graph.node if node.op_type == "MatMul" for name in node.input if name in constants}
+    products = {
+        node.name: name for node in graph.node if node.op_type == "MatMul" for name in node.input if name in constants
+    }
     return constants, products
 
 
@@ -100,9 +104,15 @@ def _state(constants: dict[str, np.ndarray], products: dict[str, str]) -> dict[s
             state[f"{layer.removeprefix(_PREFIX)}.weight"] = torch.from_numpy(constants[constant].T.copy())
     # The class token's position and the patches' are apart, since only the latter are resized.
     width = state["embeddings.cls_token"].shape[-1]
-    shaped = [value for name, value in constants.items() if name.startswith("onnx::") and value.ndim == 3 and value.shape[-1] == width]
+    shaped = [
+        value
+        for name, value in constants.items()
+        if name.startswith("onnx::") and value.ndim == 3 and value.shape[-1] == width
+    ]
     if [value.shape[1] == 1 for value in sorted(shaped, key=lambda v: v.shape[1])] != [True, False]:
-        raise CheckpointError(f"expected the positions of the class token and of the patches, found shapes {[v.shape for v in shaped]}.")
+        raise CheckpointError(
+            f"expected the positions of the class token and of the patches, found shapes {[v.shape for v in shaped]}."
+        )
     first, patches = sorted(shaped, key=lambda value: value.shape[1])
     state["embeddings.position_embeddings"] = torch.from_numpy(np.concatenate([first, patches], axis=1))
     state["embeddings.mask_token"] = torch.zeros(1, width)

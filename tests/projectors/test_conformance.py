@@ -14,7 +14,10 @@ IN_DIM, OUT_DIM = 12, 8
 OPTIONS = {
     "linear": [{}, {"bias": False}],
     "mlp": [{}, {"layers": 1, "norm": False}, {"layers": 3, "hidden": 20, "activation": "silu"}],
-    "qformer": [{"queries": 5, "width": 16, "heads": 2}, {"queries": 2, "width": 16, "depth": 3, "heads": 2, "cross_every": 2}],
+    "qformer": [
+        {"queries": 5, "width": 16, "heads": 2},
+        {"queries": 2, "width": 16, "depth": 3, "heads": 2, "cross_every": 2},
+    ],
     "pool": [{}, {"tokens": 1}, {"tokens": 7}],
     "stack": [{}, {"factor": 1}, {"factor": 3}],
 }
@@ -43,7 +46,9 @@ def test_a_spec_read_back_builds_an_equal_part(spec):
     read = spec_of("projectors", part)
     assert spec.items() <= read.items()
     assert spec_of("projectors", build("projectors", read, IN_DIM, OUT_DIM)) == read
-    assert [p.shape for p in part.parameters()] == [p.shape for p in build("projectors", read, IN_DIM, OUT_DIM).parameters()]
+    assert [p.shape for p in part.parameters()] == [
+        p.shape for p in build("projectors", read, IN_DIM, OUT_DIM).parameters()
+    ]
 
 
 @parts

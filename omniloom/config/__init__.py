@@ -1,0 +1,54 @@
+"""Room 1: the run file. Reads, extends, checks and writes it; loads neither torch nor transformers.
+
+run = load_run("run.yaml", sets=["stages.0.steps=5"])       one clear ConfigError, or a LoadedRun
+problems("run.yaml")                                        everything that is wrong, with file and line
+check_parts(run)                                            the parts' options, against their signatures
+dump(run.config)                                            the resolved run, which loads back equal
+"""
+
+from omniloom.config.checking import Problem
+from omniloom.config.loading import LoadedRun, digest, dump, load_run, problems, recipes
+from omniloom.config.modality_file import resolve_modality
+from omniloom.config.parts import check_parts
+from omniloom.config.paths import relocated
+from omniloom.config.schema import (
+    BackboneConfig,
+    ComponentConfig,
+    ContextConfig,
+    EvaluationConfig,
+    InConfig,
+    ModalityConfig,
+    OutConfig,
+    PartSpec,
+    RunConfig,
+    SlotsConfig,
+    StageConfig,
+    WarmStartConfig,
+    component_of,
+)
+
+__all__ = [
+    "BackboneConfig",
+    "ComponentConfig",
+    "ContextConfig",
+    "EvaluationConfig",
+    "InConfig",
+    "LoadedRun",
+    "ModalityConfig",
+    "OutConfig",
+    "PartSpec",
+    "Problem",
+    "RunConfig",
+    "SlotsConfig",
+    "StageConfig",
+    "WarmStartConfig",
+    "check_parts",
+    "component_of",
+    "digest",
+    "dump",
+    "load_run",
+    "problems",
+    "recipes",
+    "relocated",
+    "resolve_modality",
+]

@@ -1,0 +1,135 @@
+"""A small trainable vision transformer over patches of pictures or of timed frames.
+
+Patches come from a short stack of convolutions instead of one large one: it learns from far fewer pictures
+(Early Convolutions Help Transformers See Better, arXiv:2106.14881). All frames of an item attend to each other
+(joint space-time attention, ViViT model 1, arXiv:2103.15691); positions are fixed sinusoids, so any size fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from omniloom.encoders.base import Encoder
+from omniloom.encoders.checks import refuse_raw, require_items
+from omniloom.errors import ConfigError, ShapeError
+from omniloom.layers import Block, by_shape, grid_positions
+from omniloom.sequence import Packed, Shape
+
+__all__ = ["PatchViT"]
+
+
+class PatchViT(Encoder):
+    """Raw (C, Y, X) or (F, C, Y, X) to F * (Y / patch_px) * (X / patch_px) rows of `width`, on that grid.
+
+    Args:
+        patch_px: side of a patch; Y and X must be multiples of it. With the conv stem a power of two.
+        width: E, a multiple of 4 and of `heads`.
+        depth: transformer blocks; 0 leaves the stem alone.
+        channels: C; 1 for depth or touch maps.
+        stem: "conv", or "patch" for the plain patch embedding of ViT (arXiv:2010.11929).
+    Raises:
+        ConfigError: sizes that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        *,
+        patch_px: int = 8,
+        width: int = 192,
+        depth: int = 3,
+        heads: int = 3,
+        channels: int = 3,
+        stem: Literal["conv", "patch"] = "conv",
+    ) -> None:
+        super().__init__()
+        if patch_px < 1 or depth < 0 or channels < 1 or width % 4:
+            raise ConfigError(
+                f"PatchViT cannot have patch_px={patch_px}, width={width}, depth={depth}, channels={channels}; "
+                "expected patch_px and channels of at least 1, depth of at least 0, a width that is a multiple of 4."
+            )
+        if stem not in ("conv", "patch"):
+            raise ConfigError(f"unknown stem {stem!r}; expected 'conv' or 'patch'.")
+        self.patch_px, self.width, self.depth, self.heads, self.channels = patch_px, width, depth, heads, channels
+        self.stem = stem
+        self.out_dim = width
+        if stem == "conv":
+            self.embed = _conv_stem(channels, width, patch_px)
+        else:
+            self.embed = nn.Conv2d(channels, width, patch_px, patch_px)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, raws: Sequence[Tensor]) -> Packed:
+        """Rows in reading order: frame by frame, line by line.
+
+        Raises:
+            ShapeError: no items, another rank or number of channels, or sides that patches do not divide.
+        """
+        require_items(self, raws)
+        weight = self.norm.weight
+        shapes = tuple(self.out_shape(self._raw_shape(index, raw)) for index, raw in enumerate(raws))
+        rows: list[Tensor] = [weight] * len(raws)
+        for indices, batch in by_shape([raw if raw.dim() == 4 else raw[None] for raw in raws]):
+            items, frames = batch.shape[:2]
+            patches = self.embed(batch.to(weight).flatten(0, 1))
+            grid = (frames, patches.shape[-2], patches.shape[-1])
+            x = patches.flatten(2).transpose(1, 2).reshape(items, -1, self.width)
+            x = x + grid_positions(grid, self.width, device=x.device).to(x)
+            for block in self.blocks:
+                x = block(x)
+            for index, item in zip(indices, self.norm(x), strict=True):
+                rows[index] = item
+        return Packed.of(rows, shapes)
+
+    def out_shape(self, shape: Shape) -> Shape:
+        """From a grid (F, Y, X) of pixels to the grid of patches; a patch has the time of its frame.
+
+        Raises:
+            ShapeError: no grid, or sides that patches do not divide.
+        """
+        if shape.grid is None or shape.grid[1] % self.patch_px or shape.grid[2] % self.patch_px:
+            raise ShapeError(
+                f"PatchViT got the grid {shape.grid}; expected (F, Y, X) pixels with Y and X multiples of "
+                f"patch_px={self.patch_px}. Set size_px of the processor to such a multiple."
+            )
+        t, y, x = shape.grid
+        cells = (y // self.patch_px) * (x // self.patch_px)
+        times = None
+        if shape.times is not None:
+            times = tuple(shape.times[frame * y * x] for frame in range(t) for _ in range(cells))
+        return Shape(t * cells, (t, y // self.patch_px, x // self.patch_px), times)
+
+    def minimal_raw(self) -> Tensor:
+        """One patch of zeros."""
+        return torch.zeros(self.channels, self.patch_px, self.patch_px)
+
+    def _raw_shape(self, index: int, raw: Tensor) -> Shape:
+        if raw.dim() not in (3, 4) or raw.shape[-3] != self.channels or 0 in raw.shape:
+            expected = f"(C={self.channels}, Y, X) or (F, {self.channels}, Y, X)"
+            raise refuse_raw(self, index, raw, expected, "Use the processor 'image' or 'video', or set `channels`.")
+        frames = raw.shape[0] if raw.dim() == 4 else 1
+        return Shape(frames * raw.shape[-2] * raw.shape[-1], (frames, raw.shape[-2], raw.shape[-1]))
+
+
+def _conv_stem(channels: int, width: int, patch_px: int) -> nn.Sequential:
+    """log2(patch_px) convolutions of stride 2, widths doubling up to `width` / 2, then a 1 x 1 to `width`.
+
+    Norms are over one picture's own map: batch norm would tie the rows of an item to its neighbours in the batch.
+    """
+    halvings = patch_px.bit_length() - 1
+    if 2**halvings != patch_px:
+        raise ConfigError(
+            f"the conv stem needs a patch_px that is a power of two, got {patch_px}. Or take stem: patch."
+        )
+    layers: list[nn.Module] = []
+    previous = channels
+    for step in range(max(halvings, 1)):
+        wide = max(width // 2 ** max(halvings - step, 1), 8)
+        stride = 2 if step < halvings else 1
+        layers += [nn.Conv2d(previous, wide, 3, stride, 1, bias=False), nn.GroupNorm(1, wide), nn.GELU()]
+        previous = wide
+    return nn.Sequential(*layers, nn.Conv2d(previous, width, 1))

@@ -1,0 +1,145 @@
+"""Arrays of numbers in files: .npy, .npz and text tables, with own header checks and nothing that could unpickle.
+
+The header of a .npy file is read as a literal of three keys; dtypes other than plain booleans, integers and floats are
+refused, and the bytes must be exactly as many as shape and dtype say before an array is made over them.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import re
+import zipfile
+from collections.abc import Iterator
+from itertools import chain
+
+import numpy as np
+
+from ..errors import MediaError
+from .codes import foreign_decoder, invalid, too_large
+
+__all__ = ["read_npy", "read_npz", "read_table"]
+
+_PLAIN_DTYPE = re.compile(r"[<>=|]?[biuf]\d{1,2}")
+_HEADER_BYTES = 4096
+_MEMBERS = 16
+
+
+def read_npy(content: bytes, kind: str, limit_values: int) -> np.ndarray:
+    """The array of a .npy file, versions 1 to 3.
+
+    Raises:
+        MediaError: `pickle_refused` for an array of objects, the kind's too-large code from the declared shape alone,
+        its
+            invalid code otherwise.
+    Source: NEP 1, "A simple file format for NumPy arrays".
+    """
+    broken = MediaError(invalid(kind), "the .npy header is broken or its size is not that of the data. Save it again.")
+    version = content[6:7]
+    width = {b"\x01": 2, b"\x02": 4, b"\x03": 4}.get(version)
+    if width is None:
+        raise broken
+    start = 8 + width + int.from_bytes(content[8 : 8 + width], "little")
+    if start > len(content) or start > _HEADER_BYTES:
+        raise broken
+    try:
+        header = ast.literal_eval(content[8 + width : start].decode("latin-1").strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise broken from None
+    if not isinstance(header, dict) or set(header) != {"descr", "fortran_order", "shape"}:
+        raise broken
+    descr, shape, is_fortran = header["descr"], header["shape"], header["fortran_order"]
+    if not isinstance(descr, str) or "O" in descr:
+        raise MediaError("pickle_refused", "the .npy file holds objects, not plain numbers. Save float32 values.")
+    is_shape = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape) and len(shape) <= 8
+    if not _PLAIN_DTYPE.fullmatch(descr) or not is_shape or not isinstance(is_fortran, bool):
+        raise broken
+    with foreign_decoder(invalid(kind), broken.message):
+        dtype = np.dtype(descr)
+    count = math.prod(shape)
+    if count > limit_values:
+        message = f"the .npy file declares {count} values; at most {limit_values} are read. Send fewer."
+        raise MediaError(too_large(kind), message)
+    if count * dtype.itemsize != len(content) - start:
+        raise broken
+    values = np.frombuffer(content, dtype, count, start)
+    return values.reshape(shape, order="F" if is_fortran else "C")
+
+
+def read_npz(
+    content: bytes, kind: str, names: tuple[str, ...], limit_bytes: int, limit_values: int
+) -> dict[str, np.ndarray]:
+    """Those arrays of a .npz file whose names are in `names`; the others are not unpacked.
+
+    What is declared unpacked is held against `limit_bytes` first, and unpacking stops there whatever was declared.
+    """
+    broken = "the .npz file is broken, encrypted or packed by another method than deflate. Save it again."
+    found: dict[str, np.ndarray] = {}
+    with foreign_decoder(invalid(kind), broken), zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = archive.infolist()
+        wanted = [member for member in members if member.filename in {f"{name}.npy" for name in names}]
+        if len(members) > _MEMBERS or sum(member.file_size for member in wanted) > limit_bytes:
+            message = f"the .npz file holds over {_MEMBERS} arrays or {limit_bytes} unpacked bytes. Send less."
+            raise MediaError(too_large(kind), message)
+        if len({member.filename for member in wanted}) != len(wanted):
+            raise MediaError(invalid(kind), "the .npz file holds one name twice. Save it again.")
+        for member in wanted:
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise MediaError(invalid(kind), broken)
+            with archive.open(member) as file:
+                data = file.read(limit_bytes + 1)
+            if len(data) > limit_bytes or not data.startswith(b"\x93NUMPY"):
+                raise MediaError(invalid(kind), broken)
+            found[member.filename.removesuffix(".npy")] = read_npy(data, kind, limit_values)
+    return found
+
+
+def read_table(content: bytes, kind: str, limit_values: int) -> np.ndarray:
+    """Rows of numbers, float32 (rows, columns), from text with commas, semicolons, tabs or blanks between them.
+
+    Lines that start with '#' or '//' and empty lines are skipped; one line of names before the first numbers is skipped
+    too. Every row must have the same number of columns and no empty cell.
+
+    Raises:
+        MediaError: the kind's too-large or invalid code.
+    """
+    message = "not a table of numbers: rows of equally many numbers, no empty cells, are expected."
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise MediaError(invalid(kind), message) from None
+    head = next((line for line in io.StringIO(text) if _is_row(line)), "")
+    separator = next((mark for mark in (",", ";", "\t") if mark in head), None)
+    columns = len(head.split(separator))
+    if not head or columns > limit_values:
+        raise MediaError(invalid(kind), message)
+    lines: Iterator[str] = (line for line in io.StringIO(text) if _is_row(line))
+    if not _is_numbers(head.split(separator)):
+        next(lines)
+    first = next(lines, None)
+    if first is None:
+        raise MediaError(invalid(kind), message)
+    lines = chain([first], lines)
+    most_rows = limit_values // columns
+    with foreign_decoder(invalid(kind), message):
+        # The parser is fed line by line and grows one float32 array: memory follows the numbers, not the text.
+        values = np.loadtxt(lines, np.float32, comments=None, delimiter=separator, ndmin=2, max_rows=most_rows + 1)
+    if len(values) > most_rows:
+        raise MediaError(too_large(kind), f"the table holds over {limit_values} numbers, the limit. Send fewer rows.")
+    if values.size == 0:
+        raise MediaError(invalid(kind), message)
+    return values
+
+
+def _is_row(line: str) -> bool:
+    stripped = line.strip()
+    return bool(stripped) and not stripped.startswith(("#", "//"))
+
+
+def _is_numbers(cells: list[str]) -> bool:
+    try:
+        [float(cell) for cell in cells]
+    except ValueError:
+        return False
+    return True

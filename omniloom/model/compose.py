@@ -1,0 +1,146 @@
+"""From a run's configuration to a composed model: every part built from its spec and wired by the table of modalities."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from omniloom.backbone.causal_lm import load_tokenizer
+from omniloom.config import RunConfig
+from omniloom.errors import ConfigError, did_you_mean
+from omniloom.model.omni import OmniModel
+from omniloom.model.vocab import VocabRows
+from omniloom.planner import InputPath, ModalityRow, OutputPath, Planner, Template
+from omniloom.registry import build, find, schema
+from omniloom.sequence import Vocabulary
+
+__all__ = ["compose"]
+
+
+def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel:
+    """Build the model a run declares.
+
+    `base`: folder that part files start from. `weights` False builds every pretrained part with random weights of
+    its true class, for the meta device and for tests. New parameters are drawn from (seed, component name), so
+    adding a part leaves the others as they were.
+
+    Raises:
+        ConfigError: a part, an option or a width that does not fit; MissingAssetError: weights that are not here.
+    """
+    parts = _Parts(config, base, weights)
+    options = parts.placed("backbones", config.backbone.model_dump())
+    backbone = parts.seeded("backbone", lambda: build("backbones", options, base=base))
+    tokenizer = load_tokenizer(options["id"], revision=options.get("revision"))
+    inputs: dict[str, tuple[str, list[str]]] = {}
+    shaped: dict[str, InputPath] = {}
+    coded: dict[str, tuple[Any, Any]] = {}
+    tools: dict[str, Any] = {}
+    for name, row in config.modalities.items():
+        if row.in_ is not None:
+            inputs[name], shaped[name] = _input(parts, name, row.in_, backbone.width)
+        if row.out is not None and row.out.codec is not None:
+            codec = parts.get("codecs", f"{name}/codec", row.out.codec)[1]
+            layout = build("layouts", row.out.layout or "flattened", codec.sizes, base=base)
+            coded[name] = (codec, layout)
+        if row.out is not None and row.out.generator is not None:
+            tools[name] = build("generators", row.out.generator, base=base)
+    vocabulary = Vocabulary.of(backbone.vocab_size, {name: layout.size for name, (_, layout) in coded.items()})
+    rows = {
+        name: ModalityRow(
+            name,
+            row.payload,
+            row.markers,
+            shaped.get(name),
+            OutputPath(*coded[name], vocabulary.blocks[name]) if name in coded else None,
+        )
+        for name, row in config.modalities.items()
+    }
+    if coded:
+        size = vocabulary.size - vocabulary.base_size
+        table = backbone.embedding_table()
+        parts.made["vocab"] = parts.seeded("vocab", lambda: VocabRows(vocabulary.base_size, size, table, table))
+    template = Template.of(
+        tokenizer, kind=config.backbone.template, system=config.backbone.system, stop=backbone.stop_ids
+    )
+    planner = Planner(
+        tokenizer, template, rows, vocabulary, max_length=config.context.max, overflow=config.context.over
+    )
+    adapters = {name: build("interaction", spec, base=base) for name, spec in config.adapters.items()}
+    model = parts.seeded("adapters", lambda: OmniModel(backbone, planner, inputs, parts.made, adapters, tools))
+    return model.eval()
+
+
+def place(reference: str, base: Path) -> str:
+    """A pretrained part's id: `./folder` and `../folder` start from the run's folder, everything else stays."""
+    return str((base / reference).resolve()) if reference.startswith(("./", "../")) else reference
+
+
+class _Parts:
+    """Builds parts once per component name."""
+
+    def __init__(self, config: RunConfig, base: Path, weights: bool) -> None:
+        self.config, self.base, self.weights = config, base, weights
+        self.made: dict[str, nn.Module] = {}
+        self.specs: dict[str, Any] = {}
+
+    def placed(self, room: str, spec: Any) -> Any:
+        """The spec with an `id` that is a relative folder found from the run's folder, and told to take random weights
+        where the part has pretrained ones and none are wanted."""
+        options = {"type": spec} if isinstance(spec, str) else dict(spec)
+        if isinstance(options.get("id"), str):
+            options["id"] = place(options["id"], self.base)
+        if not self.weights and "weights" in schema(find(room, str(options["type"]), base=self.base)):
+            options["weights"] = False
+        return options
+
+    def seeded(self, name: str, make: Callable[[], Any]) -> Any:
+        """Run a constructor with its own random numbers."""
+        digest = hashlib.sha256(f"{self.config.seed}/{name}".encode()).digest()
+        with torch.random.fork_rng():
+            torch.manual_seed(int.from_bytes(digest[:7], "big"))
+            return make()
+
+    def get(self, room: str, own_name: str, spec: Any, *wired: Any) -> tuple[str, Any]:
+        """(component name, module) of a place in the table: its own part, or a shared one by name."""
+        name = own_name
+        if isinstance(spec, Mapping) and "component" in spec:
+            name = str(spec["component"])
+            if name not in self.config.components:
+                raise ConfigError(f"{own_name} names the component {name!r}.{did_you_mean(name, self.config.components)}")
+            shared = self.config.components[name]
+            if shared.room != room:
+                raise ConfigError(f"{own_name} needs a part of {room}, the component {name!r} is one of {shared.room}.")
+            spec = shared.spec
+        if name not in self.made:
+            wanted = self.placed(room, spec)
+            self.made[name] = self.seeded(name, lambda: build(room, wanted, *wired, base=self.base))
+        elif wired and getattr(self.made[name], "in_dim", wired[0]) != wired[0]:
+            raise ConfigError(
+                f"the shared component {name!r} takes rows of width {self.made[name].in_dim}, {own_name} gives {wired[0]}."
+            )
+        return name, self.made[name]
+
+
+def _input(parts: _Parts, name: str, row: Any, width: int) -> tuple[tuple[str, list[str]], InputPath]:
+    processor = build("processors", parts.placed("processors", row.processor), base=parts.base)
+    encoder_name, encoder = parts.get("encoders", f"{name}/encoder", row.encoder)
+    names: list[str] = []
+    chain: list[Any] = []
+    in_dim = encoder.out_dim
+    for suffix, spec in row.links:
+        component, part = parts.get("projectors", f"{name}/projector{suffix}", spec, in_dim, width)
+        names.append(component)
+        chain.append(part)
+        in_dim = part.out_dim
+    if in_dim != width:
+        raise ConfigError(
+            f"the projectors of {name!r} end at width {in_dim}, the language model takes {width}. End the chain with one that projects."
+        )
+    slots = row.slots
+    path = InputPath(processor, encoder, chain, slots.max if slots else None, slots.over if slots else "refuse")
+    return (encoder_name, names), path

@@ -1,0 +1,237 @@
+"""Every encoder of the part table keeps the contract; published kinds as tiny random instances of their real classes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from omniloom.errors import ShapeError
+from omniloom.registry import BUILT_IN, build, spec_of
+from omniloom.sequence import Shape
+
+_VISION = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
+_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
+_WAVE = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "conv_dim": (8, 8),
+    "conv_kernel": (10, 3),
+    "conv_stride": (5, 2),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 2,
+    "vocab_size": 30,
+}
+
+
+def _tiny_models() -> dict[str, transformers.PreTrainedModel]:
+    clip = transformers.CLIPConfig(vision_config={**_VISION, "intermediate_size": 32}, text_config=_TEXT)
+    siglip = transformers.SiglipConfig(vision_config={**_VISION, "intermediate_size": 32}, text_config=_TEXT)
+    registers = transformers.Dinov2WithRegistersConfig(**_VISION, num_register_tokens=3)
+    whisper = transformers.WhisperConfig(
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=1,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        vocab_size=60,
+        num_mel_bins=8,
+        max_source_positions=20,
+        pad_token_id=1,
+        bos_token_id=1,
+        eos_token_id=2,
+        decoder_start_token_id=3,
+    )
+    return {
+        "clip": transformers.CLIPModel(clip),
+        "clip_vision": transformers.CLIPVisionModel(clip.vision_config),
+        "siglip": transformers.SiglipModel(siglip),
+        "dinov2": transformers.Dinov2Model(transformers.Dinov2Config(**_VISION)),
+        "registers": transformers.Dinov2WithRegistersModel(registers),
+        "vit": transformers.ViTForImageClassification(transformers.ViTConfig(**_VISION, intermediate_size=32)),
+        "whisper": transformers.WhisperForConditionalGeneration(whisper),
+        "wav2vec2": transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**_WAVE)),
+        "hubert": transformers.HubertModel(transformers.HubertConfig(**_WAVE)),
+    }
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Folder of each tiny model."""
+    torch.manual_seed(0)
+    root = tmp_path_factory.mktemp("tiny")
+    for name, model in _tiny_models().items():
+        model.save_pretrained(root / name)
+    return root
+
+
+def _pictures(channels, *sides):
+    return [(channels, *side) for side in sides]
+
+
+# (options, shapes of raw tensors the part takes, shapes it must refuse). An id is the name of a tiny model.
+_RGB = [(3, 16, 16), (3, 24, 16), (2, 3, 16, 16), (3, 16, 16)]
+_NOT_RGB = [(1, 16, 16), (16, 16), (0, 3, 16, 16), (3, 4, 4)]
+CASES = {
+    "patch_vit": [
+        ({"width": 16, "depth": 1, "heads": 2}, _RGB, [*_NOT_RGB, (3, 16, 20)]),
+        ({"width": 16, "depth": 2, "heads": 2, "stem": "patch", "patch_px": 4}, _RGB, [(1, 16, 16), (3, 16, 18)]),
+        ({"width": 16, "depth": 1, "heads": 2, "patch_px": 1, "channels": 1}, [(1, 3, 4), (1, 1, 1)], [(3, 4, 4)]),
+    ],
+    "log_mel_conv": [
+        (
+            {"num_mels": 10, "width": 16, "depth": 1, "heads": 2, "conv_width": 8},
+            [(n, 10) for n in (1, 8, 9, 40, 8)],
+            [(5, 11), (0, 10), (10,)],
+        ),
+    ],
+    "series_conv": [
+        ({"channels": 3, "width": 16, "heads": 2}, [(n, 3) for n in (1, 8, 9, 50)], [(4, 2), (0, 3), (3,)]),
+        ({"channels": 2, "width": 16, "heads": 2, "stride": 1, "depth": 0}, [(4, 2), (1, 2)], [(4, 3)]),
+    ],
+    "point_net": [
+        ({"width": 16, "groups": 4, "neighbours": 5}, [(30, 3), (2, 3), (30, 3), (1, 3)], [(5, 4), (0, 3), (3,)]),
+        ({"width": 16, "groups": 4, "neighbours": 5, "features": 3}, [(30, 6), (9, 6)], [(5, 3)]),
+    ],
+    "efficientnet_lite0": [
+        ({"weights": False}, [(3, 64, 64), (2, 3, 33, 64)], _NOT_RGB[:3]),
+        ({"weights": False, "tokens": "pooled"}, [(3, 64, 64), (2, 3, 33, 64)], _NOT_RGB[:1]),
+    ],
+    "hub_vision": [
+        ({"id": "clip", "layer": -2}, _RGB, _NOT_RGB),
+        ({"id": "clip_vision", "tokens": "cls"}, _RGB, _NOT_RGB),
+        ({"id": "siglip"}, _RGB, _NOT_RGB),
+        ({"id": "dinov2", "tokens": "all"}, _RGB, _NOT_RGB),
+        ({"id": "registers", "layer": 1}, _RGB, _NOT_RGB),
+        ({"id": "vit", "weights": False}, _RGB, _NOT_RGB),
+    ],
+    "hub_speech": [
+        ({"id": "whisper"}, [(40, 8), (7, 8), (2, 8)], [(41, 8), (7, 9), (0, 8), (8,)]),
+        ({"id": "wav2vec2"}, [(200,), (33,), (200,)], [(19,), (20, 1)]),
+        ({"id": "hubert", "weights": False}, [(200,), (33,)], [(19,)]),
+    ],
+}
+FLAT = [(name, *case) for name, cases in CASES.items() for case in cases]
+
+
+@pytest.fixture(params=FLAT, ids=lambda case: f"{case[0]}-{case[1]}")
+def case(request, tiny):
+    """(a fresh part in evaluation mode, its spec, raw tensors, shapes it must refuse)."""
+    name, options, good, bad = request.param
+    spec = {"type": name, **options}
+    if "id" in options:
+        spec["id"] = str(tiny / options["id"])
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(1)
+    return build("encoders", spec).eval(), spec, [torch.randn(shape, generator=generator) for shape in good], bad
+
+
+def raw_shape(raw: torch.Tensor) -> Shape:
+    """What the processors say of such a raw tensor: pixels on a grid, or rows."""
+    if raw.dim() < 3:
+        return Shape(raw.shape[0])
+    frames = raw.shape[0] if raw.dim() == 4 else 1
+    grid = (frames, raw.shape[-2], raw.shape[-1])
+    return Shape(grid[0] * grid[1] * grid[2], grid)
+
+
+def test_every_built_in_encoder_is_tested_here():
+    assert set(CASES) == set(BUILT_IN["encoders"])
+
+
+def test_a_spec_read_back_builds_an_equal_part(case):
+    part, spec, _, _ = case
+    read = spec_of("encoders", part)
+    assert spec.items() <= read.items()
+    again = build("encoders", read)
+    assert spec_of("encoders", again) == read
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in part.state_dict().items()}
+
+
+def test_declared_rows_are_produced_rows(case):
+    part, _, raws, _ = case
+    out = part(raws)
+    assert [shape.len for shape in out.shapes] == [part.out_shape(raw_shape(raw)).len for raw in raws]
+    assert [shape.grid for shape in out.shapes] == [part.out_shape(raw_shape(raw)).grid for raw in raws]
+    assert out.x.shape == (sum(out.lengths), part.out_dim)
+    assert bool(out.x.isfinite().all())
+
+
+def test_rows_keep_the_clock_of_the_raw_tensor(case):
+    part, _, raws, _ = case
+    shape = raw_shape(raws[0])
+    step = shape.len // (shape.grid[0] if shape.grid else shape.len)
+    timed = Shape(shape.len, shape.grid, tuple(float(index // step) for index in range(shape.len)))
+    times = part.out_shape(timed).times
+    if times is None:
+        assert part.out_shape(timed).grid is None  # groups of points have no order in time
+    else:
+        assert list(times) == sorted(times) and times[0] == 0.0
+
+
+def test_every_parameter_gets_a_gradient(case):
+    part, _, raws, _ = case
+    part.train()
+    weights = torch.randn(part.out_dim, generator=torch.Generator().manual_seed(2))
+    (part(raws).x * weights).square().sum().backward()
+    trainable = [(name, p) for name, p in part.named_parameters() if p.requires_grad]
+    assert [name for name, p in trainable if p.grad is None or not p.grad.any()] == []
+    assert len(trainable) >= 1
+
+
+def test_an_item_alone_equals_the_item_in_a_batch(case):
+    part, _, raws, _ = case
+    for raw, expected in zip(raws, part(raws).items(), strict=True):
+        torch.testing.assert_close(part([raw]).x, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_training_mode_is_as_deterministic_as_evaluation(case):
+    part, _, raws, _ = case
+    torch.testing.assert_close(part.train()(raws).x, part.eval()(raws).x, atol=1e-6, rtol=1e-6)
+
+
+def test_it_runs_in_bfloat16(case):
+    part, _, raws, _ = case
+    out = part.to(torch.bfloat16)(raws).x
+    assert out.dtype == torch.bfloat16 and bool(out.isfinite().all())
+
+
+def test_a_state_dict_round_trip_gives_the_same_bits(case):
+    part, spec, raws, _ = case
+    torch.manual_seed(5)
+    other = build("encoders", spec).eval()
+    other.load_state_dict(part.state_dict(), strict=True)
+    assert torch.equal(part(raws).x, other(raws).x)
+
+
+def test_the_minimal_raw_runs(case):
+    part, _, _, _ = case
+    assert part([part.minimal_raw()]).lengths == [part.out_shape(raw_shape(part.minimal_raw())).len]
+
+
+def test_raw_tensors_of_another_shape_are_refused_with_what_was_expected(case):
+    part, _, raws, bad = case
+    for shape in bad:
+        with pytest.raises(ShapeError, match="expected|reads|needs"):
+            part([raws[0], torch.zeros(shape)])
+
+
+def test_a_batch_without_items_is_refused(case):
+    part, _, _, _ = case
+    with pytest.raises(ShapeError, match="minimal_raw"):
+        part([])
+
+
+def test_it_builds_on_the_meta_device_without_weights(case):
+    part, spec, raws, _ = case
+    if "weights" in spec_of("encoders", part):
+        spec = {**spec, "weights": False}
+    with torch.device("meta"):
+        empty = build("encoders", spec)
+    assert all(p.is_meta for p in empty.parameters())
+    assert [empty.out_shape(raw_shape(raw)) for raw in raws] == [part.out_shape(raw_shape(raw)) for raw in raws]
