@@ -38,7 +38,7 @@ def moved(node: Node, old: Path, new: Path, where: tuple[str, ...] = ()) -> Node
         return node
     file, colon, name = node.value.rpartition(":") if ".py:" in node.value else (node.value, "", "")
     path = Path(os.path.relpath(old / file, new)).as_posix()
-    if node.value.startswith(("./", "../")) and not path.startswith("../"):
+    if where[-1] in _PATH_KEYS and where[0] != "data" and not path.startswith("../"):
         path = "./" + path
     if node.value.endswith("/"):
         path += "/"

@@ -320,6 +320,15 @@ for _pattern, _tag in ((_NULL, "null"), (_BOOL, "bool"), (_INT, "int"), (_FLOAT,
     _Dumper.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern.pattern})\Z"), None)
 
 
+def _write_text(dumper: _Dumper, text: str) -> Any:
+    # Plain and single-quoted text may be broken over lines at these; readers then fold them into blanks.
+    style = '"' if any(char in "\x85\u2028\u2029\ufeff" or (char < " " and char != "\n") for char in text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _write_text)
+
+
 def yaml_text(value: Any) -> str:
     """Plain values as YAML that `read_text` reads back equal, keys in their own order."""
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

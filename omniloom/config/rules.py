@@ -72,9 +72,12 @@ def part_places(run: RunConfig) -> Iterator[tuple[Path, str, str | dict[str, Any
 
 
 def glob_may_match(glob: str, component: str) -> bool:
-    """Whether a glob matches the component, or could match a parameter `component.parameter` of it."""
-    prefix = component + "."
-    return fnmatchcase(component, glob) or any(fnmatchcase(prefix, glob[:end]) for end in range(1, len(glob) + 1))
+    """Whether a glob matches the component, or could match a parameter `component.parameter` of it.
+
+    It could if some beginning of it matches `component.`; the rest then stands for the parameter, which has no `/`.
+    """
+    cuts = [end for end in range(1, len(glob) + 1) if "/" not in glob[end:]]
+    return fnmatchcase(component, glob) or any(fnmatchcase(component + ".", glob[:end]) for end in cuts)
 
 
 def _parts(run: RunConfig, components: set[str]) -> Iterator[Finding]:

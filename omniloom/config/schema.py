@@ -244,8 +244,13 @@ class EvaluationConfig(_Strict):
     metric: _Name = "exact"
     limit: _Count | None = None
     """Samples at most; null: all."""
-    probes: list[Literal["blind", "shuffled"]] = ["blind", "shuffled"]
-    """Runs without the media, and with another sample's media."""
+    probes: list[Literal["blind", "shuffled", "permuted", "alone"]] = ["blind", "shuffled"]
+    """Runs without the media, with the media of a sample that expects another answer, with any other sample's media,
+    and with each modality of several alone."""
+    max_new: _Count = 16
+    """Tokens an answer may have."""
+    judge: _Text | None = None
+    """For generated items: the data source whose real items a classifier is fitted on; it names what was generated."""
     chance: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
@@ -308,7 +313,7 @@ def dotted(path: tuple[str | int, ...]) -> str:
 
 
 def known_keys(path: tuple[str | int, ...]) -> list[str]:
-    """The keys that a mapping of the run file may have at this path, as they are written; empty where any may stand."""
+    """The keys that a mapping of the run file may have at this path, as they are written; empty where any may be."""
     kind: Any = RunConfig
     for key in path:
         if isinstance(kind, type) and issubclass(kind, BaseModel):
@@ -320,7 +325,7 @@ def known_keys(path: tuple[str | int, ...]) -> list[str]:
             kind = _bare(get_args(kind)[-1])
         else:
             return []
-    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)) or kind.model_config.get("extra") == "allow":
         return []
     keys = [field.alias or name for name, field in kind.model_fields.items()]
     return ["extends", *keys] if kind is RunConfig else ["use", *keys] if kind is ModalityConfig else keys

@@ -55,7 +55,7 @@ class PointNet(Encoder):
         self.out_dim = width
         half = max(width // 2, 1)
         # A point is seen twice: relative to its centre (local form) and absolute (place in the whole).
-        self.point1 = nn.Sequential(nn.Linear(6 + features, half), nn.LayerNorm(half), nn.GELU(), nn.Linear(half, half))
+        self.point1 = nn.Sequential(nn.Linear(6 + features, half), nn.LayerNorm(half), nn.GELU(), nn.Linear(half, half), nn.GELU())
         self.point2 = nn.Linear(half, width)
         self.group2 = nn.Linear(half, width)
         self.token = nn.Sequential(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width))

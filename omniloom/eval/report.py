@@ -6,6 +6,7 @@ escaped by the template engine, so an answer is never markup.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -19,9 +20,10 @@ from omniloom import __version__
 from omniloom.eval.graph_svg import count, draw_graph
 from omniloom.eval.media_html import render_payload
 from omniloom.eval.report_data import Part, ReportData
-from omniloom.eval.results import Probe, TaskResult, write_whole
+from omniloom.eval.results import Probe, TaskResult
 from omniloom.eval.svg import COLOURS, curves, smooth
 from omniloom.eval.tables import band, percent
+from omniloom.files import write_whole
 
 __all__ = ["duration", "render_report", "summarise", "write_report"]
 
@@ -57,7 +59,7 @@ def render_report(data: ReportData) -> str:
         phases=_meters(data.phases_s, duration, total=True),
         memory=_meters(data.memory_gb, lambda value: f"{value:.2f}", total=False),
         footer=f"Made by {created_by}{digest}. This page is one file and needs no network.",
-        percent=percent,
+        percent=lambda share: percent(share).replace(" ", "\u00a0"),
         band=lambda interval: band(interval).replace("-", "–"),
         probe_labels=labels,
         probes=lambda task: {**dict.fromkeys(labels), **_probes(task)},
@@ -138,8 +140,11 @@ def _stages(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         series = {}
         for key in ["loss", *keys] if len(keys) != 1 else ["loss"]:
             points = [(float(record["step"]), float(record[key])) for record in own if record.get(key) is not None]
+            points = [(step, loss) for step, loss in points if math.isfinite(loss)]
             if points:
                 series["all" if key == "loss" else key.removeprefix("loss/")] = tuple(zip(*points, strict=True))
+        if not series:
+            continue
         colours = ["var(--ink)", *(f"var(--c{k % COLOURS})" for k in range(len(series)))]
         legend = [
             (label, colour, f"{float(smooth(ys)[-1]):.3g}")

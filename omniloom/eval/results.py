@@ -10,8 +10,6 @@ measured. Equal results are equal bytes.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,6 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from omniloom import __version__
 from omniloom.errors import DataError
 from omniloom.eval.intervals import Interval
+from omniloom.files import write_whole
 
 __all__ = [
     "FAILED",
@@ -33,7 +32,6 @@ __all__ = [
     "TaskResult",
     "read_results",
     "write_results",
-    "write_whole",
 ]
 
 VERSION = 1
@@ -141,24 +139,6 @@ _FILE = TypeAdapter(Results)
 def write_results(path: str | Path, results: Results) -> None:
     """Write the file, whole or not at all."""
     write_whole(path, json.dumps(asdict(results), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
-
-
-def write_whole(path: str | Path, text: str) -> None:
-    """Write a text file through a temporary neighbour, so that it is there whole or not at all."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; this one is as readable as anything else in the run folder.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def read_results(path: str | Path) -> Results:

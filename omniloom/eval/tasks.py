@@ -62,7 +62,8 @@ def run_task(
     """Ask every sample's prompt, score the answers, and run the probes.
 
     The expected answer is the text of the sample's last assistant turn; `meta["accept"]` lists other right answers
-    and `meta["options"]` a choice's options. Prompts go to `answer_fn` in input order, at most `batch` at a time.
+    and `meta["options"]` a choice's options. Prompts go to `answer_fn` in input order, at most `batch` at a time;
+    blind prompts that read alike are asked once.
 
     Args:
         chance: success probability of guessing; None takes the share of the most frequent expected answer.
@@ -87,8 +88,8 @@ def run_task(
     live = [one for one in asked if one.prompt is not None]
     planned, notes = _plan_probes(live, probes, seed)
     runner = _Runner(answer_fn, score, batch, progress)
-    runner.total = len(live) + sum(len(runner.distinct([prompt for _, prompt in rows])) for rows in planned.values())
-    scored = iter(runner.run([(one, one.prompt) for one in live if one.prompt is not None]))
+    runner.total = len(live) + sum(len(_distinct(probe, rows)) for probe, rows in planned.items())
+    scored = iter(runner.run("", [(one, one.prompt) for one in live if one.prompt is not None]))
     items = tuple(next(scored) if one.prompt is not None else _failed(one, one.reason or "") for one in asked)
     if all(item.reason is not None for item in items):
         raise DataError(f"every sample of task {name!r} failed; the first, {items[0].id!r}: {items[0].reason}")
@@ -96,7 +97,7 @@ def run_task(
     guess = _chance(asked, chance)
     results: dict[str, Probe] = {}
     for probe, rows in planned.items():
-        records = runner.run(rows)
+        records = runner.run(probe, rows)
         if all(record.reason is not None for record in records):
             notes.append(f"probe {probe}: every prompt failed, so it has no score; the first: {records[0].reason}")
         else:
@@ -146,17 +147,9 @@ class _Runner:
         self.done = 0
         self.total = 0
 
-    @staticmethod
-    def distinct(prompts: Sequence[Sample]) -> dict[Hashable, Sample]:
-        """Prompts by what is asked: those without media that read alike are asked once (blind ones mostly do)."""
-        first: dict[Hashable, Sample] = {}
-        for prompt in prompts:
-            first.setdefault(_question(prompt), prompt)
-        return first
-
-    def run(self, rows: Sequence[tuple[_Asked, Sample]]) -> list[ItemRecord]:
+    def run(self, probe: str, rows: Sequence[tuple[_Asked, Sample]]) -> list[ItemRecord]:
         """One record per row, in order."""
-        first = self.distinct([prompt for _, prompt in rows])
+        first = _distinct(probe, rows)
         answers: dict[Hashable, str | OmniloomError] = {}
         keys = list(first)
         for start in range(0, len(keys), self.batch):
@@ -165,7 +158,7 @@ class _Runner:
             self.done += len(part)
             if self.progress is not None:
                 self.progress(self.done, self.total)
-        return [self._record(one, answers[_question(prompt)]) for one, prompt in rows]
+        return [self._record(one, answers[_question(probe, prompt)]) for one, prompt in rows]
 
     def _answer(self, prompts: list[Sample]) -> list[str | OmniloomError]:
         try:
@@ -186,8 +179,16 @@ class _Runner:
         return ItemRecord(one.id, one.group, one.expected.text, answer, parsed, correct)
 
 
-def _question(prompt: Sample) -> Hashable:
-    return prompt.turns if not prompt.modalities else prompt.id
+def _distinct(probe: str, rows: Sequence[tuple[_Asked, Sample]]) -> dict[Hashable, Sample]:
+    first: dict[Hashable, Sample] = {}
+    for _, prompt in rows:
+        first.setdefault(_question(probe, prompt), prompt)
+    return first
+
+
+def _question(probe: str, prompt: Sample) -> Hashable:
+    # Without their media many prompts read alike; greedy decoding answers them alike, so they are asked once.
+    return prompt.turns if probe == "blind" else prompt.id
 
 
 def _ask(task: str, sample: Sample | FailedSample, score: Scorer) -> _Asked:

@@ -8,7 +8,7 @@ real length; a size of 0 leaves no samples and is refused.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import av
 import numpy as np
@@ -27,7 +27,7 @@ __all__ = ["AUDIO_FORMATS", "AudioCollector", "decode_audio_stream", "load_audio
 
 AUDIO_FORMATS = ("wav", "flac", "ogg", "mp3", "mp4", "matroska")
 _BROKEN = "the audio data are broken or truncated. Record or convert the sound again."
-_LIBRARY_FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG", "MP3"}
+_LIBRARY_FORMATS = {"WAV", "WAVEX", "RF64", "FLAC", "OGG"}
 _BLOCK_SAMPLES = 65_536
 _INTEGER_SCALES = {np.dtype(np.int16): 2.0**-15, np.dtype(np.int32): 2.0**-31}
 
@@ -48,9 +48,9 @@ def load_audio(source: object, options: LoadOptions) -> Audio:
         limits.check_bytes("audio", len(source))
         found = require_format(source, "audio", AUDIO_FORMATS)
         check_whole(source, found, "invalid_audio")
-        if found in ("mp4", "matroska"):
+        if found in ("mp4", "matroska", "mp3"):
             return decode_audio_stream(open_container(source, found, "invalid_audio"), limits)[0]
-        return _decode_file(source, found, limits)
+        return _decode_file(source, limits)
     if isinstance(source, Mapping) and set(source) == {"samples", "rate_hz"}:
         return _from_array(source["samples"], source["rate_hz"], limits)
     message = 'a sound is read from a path, bytes, a data URI or {"samples": array (C, S), "rate_hz": int}.'
@@ -113,49 +113,19 @@ class AudioCollector:
         return Audio(np.ascontiguousarray(samples_CS), self.rate_hz)
 
 
-def _decode_file(content: bytes, found: str, limits: Limits) -> Audio:
+def _decode_file(content: bytes, limits: Limits) -> Audio:
     with foreign_decoder("invalid_audio", _BROKEN), soundfile.SoundFile(io.BytesIO(content)) as file:
         if file.format not in _LIBRARY_FORMATS:
-            raise MediaError("unsupported_media_type", "the sound is not WAV, FLAC, Ogg or MP3. Convert it first.")
+            raise MediaError("unsupported_media_type", "the sound is not WAV, FLAC or Ogg. Convert it first.")
         declared = max(file.frames, 0)
         sound = AudioCollector(file.samplerate, file.channels, declared, limits)
         length = 0
         while len(block_SC := file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)):
             sound.add(block_SC.T)
             length += len(block_SC)
-    if length < declared or (found == "mp3" and _is_cut_mp3(content)):
+    if length < declared:
         raise MediaError("invalid_audio", _BROKEN)
     return sound.finish()
-
-
-_MP3_BIT_RATES = {  # kbit/s by (is version 1, layer); ISO 11172-3 table 2.4.2.3 and 13818-3
-    (True, 3): (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
-    (True, 2): (0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
-    (False, 3): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-    (False, 2): (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
-}
-_MP3_RATES_HZ = {3: (44100, 48000, 32000), 2: (22050, 24000, 16000), 0: (11025, 12000, 8000)}
-
-
-def _mp3_frame_ends(content: bytes, start: int) -> Iterator[int]:
-    """Where each of a run of MP3 frames ends, in bytes, until something else comes."""
-    while start + 4 <= len(content) and content[start] == 0xFF and content[start + 1] & 0xE0 == 0xE0:
-        version, layer = content[start + 1] >> 3 & 3, 4 - (content[start + 1] >> 1 & 3)
-        bit_rate, rate, padding = content[start + 2] >> 4, content[start + 2] >> 2 & 3, content[start + 2] >> 1 & 1
-        if version == 1 or layer not in (2, 3) or bit_rate in (0, 15) or rate == 3:
-            return
-        factor = 144_000 if version == 3 or layer == 2 else 72_000
-        end = start + factor * _MP3_BIT_RATES[version == 3, layer][bit_rate] // _MP3_RATES_HZ[version][rate] + padding
-        yield end
-        start = end
-
-
-def _is_cut_mp3(content: bytes) -> bool:
-    """Whether the last frame of a plain run of frames reaches beyond the end; the decoder would drop it quietly."""
-    start = 0
-    if content[:3] == b"ID3":
-        start = 10 + sum((content[6 + i] & 0x7F) << 7 * (3 - i) for i in range(4))
-    return max(_mp3_frame_ends(content, start), default=start) > len(content)
 
 
 def decode_audio_stream(container: Container, limits: Limits) -> tuple[Audio, float]:
@@ -174,7 +144,9 @@ def decode_audio_stream(container: Container, limits: Limits) -> tuple[Audio, fl
             raise MediaError(
                 "unsupported_media_type", "the sound's codec is not on the list. Convert it to AAC or Opus."
             )
-        declared_s = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
+        # An MP3 has no duration; what the demuxer gives is an estimate from the first bit rates.
+        ticks = stream.duration if container.format.name != "mp3" else None
+        declared_s = float(ticks * stream.time_base) if ticks and stream.time_base else 0.0
         rate_hz = stream.codec_context.sample_rate
         sound = AudioCollector(rate_hz, stream.codec_context.channels, int(declared_s * rate_hz), limits)
         start_s: float | None = None

@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from ..errors import MediaError
+from .mp3 import is_whole_mp3
 
 __all__ = ["check_whole", "require_format", "sniff"]
 
@@ -94,6 +95,7 @@ def check_whole(content: bytes, found: str, code: str) -> None:
     is_whole = {
         "png": _is_whole_png,
         "ogg": _is_whole_ogg,
+        "mp3": is_whole_mp3,
         "mp4": _is_whole_mp4,
         "matroska": _is_whole_matroska,
         "avi": _is_whole_avi,

@@ -7,14 +7,15 @@ vertices.
 
 from __future__ import annotations
 
-import io
 import re
-from itertools import pairwise
+from array import array
+from itertools import islice, pairwise
 
 import numpy as np
 
 from ..errors import MediaError
 from .codes import foreign_decoder
+from .tables import text_lines
 
 __all__ = ["MESH_POINTS", "read_obj", "read_off", "read_ply", "sample_surface"]
 
@@ -63,6 +64,8 @@ def read_ply(content: bytes, limit_points: int) -> np.ndarray:
     count = int(element[2])
     if not {"x", "y", "z"} <= set(names) or len(set(names)) != len(names):
         raise broken
+    if count == 0:
+        raise broken
     if count > limit_points:
         message = f"the PLY file declares {count} points; at most {limit_points} are read. Thin it out first."
         raise MediaError("points_too_large", message)
@@ -70,7 +73,9 @@ def read_ply(content: bytes, limit_points: int) -> np.ndarray:
     columns: dict[str, np.ndarray] = {}
     if encoding == ["ascii"]:
         with foreign_decoder("invalid_points", _BROKEN_PLY):
-            values_NP = np.loadtxt(io.BytesIO(body), np.float32, comments=None, ndmin=2, max_rows=max(count, 1))
+            if not body.strip():  # the parser only warns
+                raise broken
+            values_NP = np.loadtxt(text_lines(body, "points"), np.float32, comments=None, ndmin=2, max_rows=count)
         if values_NP.shape == (count, len(names)):
             columns = {name: values_NP[:, at] for at, name in enumerate(names)}
     elif encoding in (["binary_little_endian"], ["binary_big_endian"]):
@@ -81,7 +86,7 @@ def read_ply(content: bytes, limit_points: int) -> np.ndarray:
             columns = {name: table[name].astype(np.float32) for name in names}
     else:
         raise broken
-    if not columns or count == 0:
+    if not columns:
         raise broken
     for name, line in zip(names, properties, strict=True):
         if name in _COLOURS and _PLY_TYPES[line[1]] == "u1":
@@ -95,37 +100,41 @@ def read_obj(content: bytes, limit_points: int) -> np.ndarray:
 
     Polygons are split into fans of triangles. Materials, normals and texture coordinates are not read.
     """
-    vertices: list[tuple[float, float, float]] = []
-    triangles: list[tuple[int, int, int]] = []
+    vertices, triangles = array("f"), array("q")  # flat, as Python tuples would take ten times the memory
     with foreign_decoder("invalid_points", _BROKEN_MESH):
-        for line in io.StringIO(content.decode("utf-8", "replace")):
+        for line in text_lines(content, "points"):
             words = line.split()
             if words[:1] == ["v"]:
-                vertices.append((float(words[1]), float(words[2]), float(words[3])))
+                vertices.extend(float(word) for word in words[1:4])
             elif words[:1] == ["f"]:
                 corners = [int(word.partition("/")[0]) for word in words[1:]]
                 # Indices count from 1; negative ones count back from the latest vertex.
-                corners = [corner - 1 if corner > 0 else len(vertices) + corner for corner in corners]
-                triangles += [(corners[0], b, c) for b, c in pairwise(corners[1:])]
-            _check_count(max(len(vertices), len(triangles)), limit_points)
+                _add_fan(triangles, [corner - 1 if corner > 0 else len(vertices) // 3 + corner for corner in corners])
+            _check_count(max(len(vertices), len(triangles)) // 3, limit_points)
         return _surface(vertices, triangles)
 
 
 def read_off(content: bytes, limit_points: int) -> np.ndarray:
     """The surface (or, without faces, the vertices) of an OFF file, float32 (N, 3)."""
+    vertices, triangles = array("f"), array("q")
     with foreign_decoder("invalid_points", _BROKEN_MESH):
-        lines = (line.partition("#")[0].split() for line in io.StringIO(content[3:].decode("utf-8", "replace")))
+        lines = (line.partition("#")[0].split() for line in text_lines(content[3:], "points"))
         rows = (row for row in lines if row)
         n_vertices, n_faces = (int(word) for word in next(rows)[:2])
         _check_count(max(n_vertices, n_faces), limit_points)
-        vertices = [(float(x), float(y), float(z)) for x, y, z in (next(rows)[:3] for _ in range(n_vertices))]
-        triangles: list[tuple[int, int, int]] = []
-        for _ in range(n_faces):
-            size, *corners = (int(word) for word in next(rows))
-            corners = corners[:size]
-            triangles += [(corners[0], b, c) for b, c in pairwise(corners[1:])]
-            _check_count(len(triangles), limit_points)
+        for row in islice(rows, n_vertices):
+            vertices.extend(float(word) for word in row[:3])
+        for row in islice(rows, n_faces):
+            _add_fan(triangles, [int(word) for word in row[1 : 1 + int(row[0])]])
+            _check_count(len(triangles) // 3, limit_points)
+        if len(vertices) != 3 * n_vertices:
+            raise MediaError("invalid_points", _BROKEN_MESH)
         return _surface(vertices, triangles)
+
+
+def _add_fan(triangles: array[int], corners: list[int]) -> None:
+    for second, third in pairwise(corners[1:]):
+        triangles.extend((corners[0], second, third))
 
 
 def _check_count(count: int, limit_points: int) -> None:
@@ -135,11 +144,11 @@ def _check_count(count: int, limit_points: int) -> None:
         )
 
 
-def _surface(vertices: list[tuple[float, float, float]], triangles: list[tuple[int, int, int]]) -> np.ndarray:
-    vertices_V3 = np.asarray(vertices, np.float32).reshape(-1, 3)
+def _surface(vertices: array[float], triangles: array[int]) -> np.ndarray:
+    vertices_V3 = np.array(vertices, np.float32).reshape(-1, 3)
     if not triangles:
         return vertices_V3
-    corners_T3 = np.asarray(triangles, np.int64)
+    corners_T3 = np.array(triangles, np.int64).reshape(-1, 3)
     if corners_T3.min() < 0 or corners_T3.max() >= len(vertices_V3):
         raise MediaError("invalid_points", _BROKEN_MESH)
     return sample_surface(vertices_V3, corners_T3, MESH_POINTS, seed=0)

@@ -19,11 +19,12 @@ import numpy as np
 from ..errors import MediaError
 from .codes import foreign_decoder, invalid, too_large
 
-__all__ = ["read_npy", "read_npz", "read_table"]
+__all__ = ["read_npy", "read_npz", "read_table", "text_lines"]
 
 _PLAIN_DTYPE = re.compile(r"[<>=|]?[biuf]\d{1,2}")
 _HEADER_BYTES = 4096
 _MEMBERS = 16
+_LINE_BYTES = 1 << 20
 
 
 def read_npy(content: bytes, kind: str, limit_values: int) -> np.ndarray:
@@ -105,21 +106,20 @@ def read_table(content: bytes, kind: str, limit_values: int) -> np.ndarray:
         MediaError: the kind's too-large or invalid code.
     """
     message = "not a table of numbers: rows of equally many numbers, no empty cells, are expected."
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise MediaError(invalid(kind), message) from None
-    head = next((line for line in io.StringIO(text) if _is_row(line)), "")
+    broken = MediaError(invalid(kind), message)
+    head = next((line for line in text_lines(content, kind) if _is_row(line)), None)
+    if head is None:
+        raise broken
     separator = next((mark for mark in (",", ";", "\t") if mark in head), None)
     columns = len(head.split(separator))
-    if not head or columns > limit_values:
-        raise MediaError(invalid(kind), message)
-    lines: Iterator[str] = (line for line in io.StringIO(text) if _is_row(line))
+    if columns > limit_values:
+        raise broken
+    lines: Iterator[str] = (line for line in text_lines(content, kind) if _is_row(line))
     if not _is_numbers(head.split(separator)):
         next(lines)
     first = next(lines, None)
     if first is None:
-        raise MediaError(invalid(kind), message)
+        raise broken
     lines = chain([first], lines)
     most_rows = limit_values // columns
     with foreign_decoder(invalid(kind), message):
@@ -127,9 +127,22 @@ def read_table(content: bytes, kind: str, limit_values: int) -> np.ndarray:
         values = np.loadtxt(lines, np.float32, comments=None, delimiter=separator, ndmin=2, max_rows=most_rows + 1)
     if len(values) > most_rows:
         raise MediaError(too_large(kind), f"the table holds over {limit_values} numbers, the limit. Send fewer rows.")
-    if values.size == 0:
-        raise MediaError(invalid(kind), message)
     return values
+
+
+def text_lines(content: bytes, kind: str) -> Iterator[str]:
+    """The lines of UTF-8 text, one at a time, so that memory follows the longest line and not the whole text.
+
+    Raises:
+        MediaError: the kind's invalid code: not UTF-8, or a line of over `_LINE_BYTES`.
+    """
+    for line in io.BytesIO(content.removeprefix(b"\xef\xbb\xbf")):
+        if len(line) > _LINE_BYTES:
+            raise MediaError(invalid(kind), f"a line of the text is longer than {_LINE_BYTES} bytes. Break it up.")
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError:
+            raise MediaError(invalid(kind), "the text is not UTF-8. Save it so.") from None
 
 
 def _is_row(line: str) -> bool:

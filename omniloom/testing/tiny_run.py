@@ -25,14 +25,15 @@ _FORMS = {"flat": (1.0, 1.0, 0.02), "long": (1.0, 0.1, 0.1)}
 
 
 def write_tiny_data(folder: Path, *, count: int = 24, seed: int = 0) -> Path:
-    """Media and `train.jsonl`, `test.jsonl` with `count` and `count` / 2 samples of every kind."""
+    """Media with `train.jsonl` and `test.jsonl`, `count` and `count` / 2 samples of every input, and the same of
+    drawings in `draw_train.jsonl` and `draw_test.jsonl`."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     for split, number in (("train", count), ("test", count // 2)):
-        with open(folder / f"{split}.jsonl", "w") as file:
-            for index in range(number):
-                for record in _records(folder, f"{split}-{index}", index, rng):
-                    file.write(json.dumps(record) + "\n")
+        records = [_records(folder, f"{split}-{index}", index, rng) for index in range(number)]
+        lines = [json.dumps(record) + "\n" for group in records for record in group[:-1]]
+        (folder / f"{split}.jsonl").write_text("".join(lines))
+        (folder / f"draw_{split}.jsonl").write_text("".join(json.dumps(group[-1]) + "\n" for group in records))
     return folder
 
 
@@ -59,6 +60,7 @@ def _records(folder: Path, name: str, index: int, rng: np.random.Generator) -> l
                 {"role": "user", "content": f"Draw {'white' if index % 2 else 'black'}."},
                 {"role": "assistant", "content": [{"type": "drawing", "path": f"{name}-drawn.png"}]},
             ],
+            "meta": {"label": "white" if index % 2 else "black"},
         },
     ]
 
@@ -76,7 +78,7 @@ def write_tiny_run(folder: Path, *, steps: int = 6, count: int = 24, name: str =
     """A language model, data and `run.yaml` in `folder`; returns the run file."""
     tiny_language_model(folder / "language-model")
     write_tiny_data(folder / "data", count=count)
-    everything = {"things": 4.0}
+    everything = {"things": 3.0, "drawings": 1.0}
     run = {
         "name": name,
         "seed": 7,
@@ -95,10 +97,12 @@ def write_tiny_run(folder: Path, *, steps: int = 6, count: int = 24, name: str =
         },
         "data": {
             "things": {"type": "jsonl", "path": "data", "split": "train"},
+            "drawings": {"type": "jsonl", "path": "data", "split": "draw_train"},
             "held_out": {"type": "jsonl", "path": "data", "split": "test"},
+            "held_out_drawings": {"type": "jsonl", "path": "data", "split": "draw_test"},
         },
         "stages": [
-            {"name": "codec", "of": "drawing/codec", "train": ["drawing/codec"], "data": everything, "steps": steps, "batch": 10, "lr": 0.003},
+            {"name": "codec", "of": "drawing/codec", "train": ["drawing/codec"], "data": {"drawings": 1.0}, "steps": steps, "batch": 10, "lr": 0.003},
             {
                 "name": "align",
                 "train": ["*/encoder", "*/projector*", "vocab"],
@@ -111,7 +115,10 @@ def write_tiny_run(folder: Path, *, steps: int = 6, count: int = 24, name: str =
             },
             {"name": "instruct", "train": ["*/projector*", "lora", "vocab"], "data": everything, "steps": steps, "batch": 8, "save_every": 2},
         ],
-        "evaluation": {"things": {"data": "held_out", "limit": 20}},
+        "evaluation": {
+            "things": {"data": "held_out", "limit": 20},
+            "drawn": {"data": "held_out_drawings", "judge": "drawings", "limit": 8},
+        },
     }
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(run, sort_keys=False))

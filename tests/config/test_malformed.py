@@ -70,7 +70,11 @@ def test_no_malformed_run_file_makes_a_process_grow(tmp_path: Path) -> None:
 def test_all_problems_are_listed_in_the_order_of_their_lines(tmp_path: Path) -> None:
     path = tmp_path / "run.yaml"
     text = RUN.replace("dtype: bfloat16", "dtype: float8").replace("over: refuse", "over: refus")
-    text = text.replace("lr: 1e-3", "lr: -1").replace("data: {things: 1}", "data: {thing: 1}").replace("{data: held_out", "{data: helt_out")
+    text = (
+        text.replace("lr: 1e-3", "lr: -1")
+        .replace("data: {things: 1}", "data: {thing: 1}")
+        .replace("{data: held_out", "{data: helt_out")
+    )
     path.write_text(text)
     found = problems(path)
     assert [problem.line for problem in found] == [5, 18, 36, 40, 44]

@@ -19,21 +19,21 @@ from omniloom.eval import (
     pick_examples,
     run_task,
 )
-from omniloom.media import Audio, Image, Points, Series, Video
+from omniloom.media import Audio, Image, Payload, Points, Series, Video
 from omniloom.sequence import Item, Sample, Text, Turn
 
 TASKS = {
-    "things": ("image", tuple("apple bicycle cup dog fish house key shoe star tree".split()), 0.71, "What is in the picture?"),
+    "things": ("image", tuple("apple bicycle cup dog fish house key shoe star tree".split()), 0.71, "What is shown?"),
     "digits": ("digit", tuple("0123456789"), 0.93, "Which digit is this?"),
     "commands": ("speech", ("go", "left", "no", "right", "stop", "yes"), 0.78, "What did they say?"),
     "activity": ("imu", ("sitting", "walking", "running", "cycling"), 0.86, "What is the person doing?"),
     "solids": ("points", ("cube", "sphere", "torus", "cone"), 0.97, "Which solid is it?"),
     "clips": ("video", ("left", "right"), 0.58, "Which way does the square move?"),
     "same or not": ("image+speech", ("yes", "no"), 0.66, "Do the picture and the word agree?"),
-}  # fmt: skip
+}
 
 
-def media(modality: str, label: int, rng: np.random.Generator):
+def media(modality: str, label: int, rng: np.random.Generator) -> Payload:
     """A payload of a modality that looks like its class."""
     if modality == "image":
         y, x = np.mgrid[0:32, 0:32] / 31
@@ -61,7 +61,8 @@ def media(modality: str, label: int, rng: np.random.Generator):
         return Audio((0.7 * sound)[None].astype(np.float32), 8000)
     if modality == "imu":
         t = np.arange(128)[:, None] / 50
-        values = (0.1 + 0.5 * label) * np.sin(2 * np.pi * (0.6 + 0.8 * label) * t + np.arange(3)) + np.array([0, 0, 1.0])
+        values = (0.1 + 0.5 * label) * np.sin(2 * np.pi * (0.6 + 0.8 * label) * t + np.arange(3))
+        values += np.array([0, 0, 1.0])
         return Series((values + rng.normal(0, 0.08, (128, 3))).astype(np.float32), 50.0)
     if modality == "points":
         u, v = rng.uniform(0, 2 * np.pi, 512), rng.uniform(0, 2 * np.pi, 512)
@@ -96,7 +97,7 @@ def samples_of(task: str, n: int) -> list[Sample]:
 def result_of(task: str, samples: list[Sample]) -> TaskResult:
     """The task's result for a model that is right as often as the table above says, if it sees its media."""
     _, labels, skill, _ = TASKS[task]
-    truth = {sample.id: sample.answer().text for sample in samples}
+    truth = {sample.id: sample.turns[-1].text for sample in samples}
     home = {id(item.payload): sample.id for sample in samples for _, item in sample.items()}
 
     def answers(prompts: list[Sample]) -> list[str]:
@@ -129,7 +130,7 @@ def examples_of(task: str, samples: list[Sample], result: TaskResult, count: int
     return out
 
 
-def loss_records() -> list[dict]:
+def loss_records() -> list[dict[str, float | str]]:
     """metrics.jsonl of two stages."""
     rng = np.random.default_rng(7)
     records = []
@@ -167,7 +168,9 @@ def graph() -> tuple[list[GraphNode], list[GraphEdge]]:
             GraphNode(f"{lane}.in", lane, "payload", lane, f"<{lane}> … </{lane}>"),
             GraphNode(f"{lane}.proc", "processor", "processor", lane),
             GraphNode(f"{lane}.enc", encoder, "encoder", lane, detail, size, both),
-            GraphNode(f"{lane}.proj", projector, "projector", lane, "→ 576", width, {"align": width, "instruct": width}),
+            GraphNode(
+                f"{lane}.proj", projector, "projector", lane, "→ 576", width, {"align": width, "instruct": width}
+            ),
         ]
         chain = [f"{lane}.in", f"{lane}.proc", f"{lane}.enc", f"{lane}.proj", "llm"]
         edges += [GraphEdge(a, b) for a, b in pairwise(chain)]
@@ -238,7 +241,7 @@ def report_data(n: int = 120, shown: int = 8) -> ReportData:
             Licence("joe", "voice", "MIT", "debian: voice-joe"),
         ],
         run_yaml="name: quickstart\nseed: 0\nthreads: 2\nbackbone:\n  type: causal_lm\n  id: starter:smollm2-135m\n",
-        chat=["omniloom chat runs/quickstart", 'omniloom chat runs/quickstart --image cat.png -p "What is in the picture?"'],
+        chat=["omniloom chat runs/quickstart", 'omniloom chat runs/quickstart --image cat.png -p "What is shown?"'],
         change=["Longer training: stages.instruct.minutes", "Another projector: modalities.image.in.projector.type"],
         notes=["The speech encoder hears single words of one second at most.", "Numbers of one seed."],
     )

@@ -13,6 +13,7 @@ import torch
 
 from omniloom.errors import MediaError
 from omniloom.media import Audio, Limits, load
+from omniloom.media.mp3 import frame_ends
 from omniloom.media.transforms import log_mel
 
 from .makers import encode_audio, encode_video, tone, wav_with_size
@@ -128,12 +129,9 @@ def test_truncated_sounds_are_refused(fmt: str, subtype: str | None, keep: float
 
 
 def test_a_truncated_mp3_without_a_length_header_is_refused() -> None:
-    out = io.BytesIO()
-    with soundfile.SoundFile(out, "w", 16_000, 1, format="MP3", bitrate_mode="CONSTANT") as file:
-        file.write(tone(2.0))
-    content = out.getvalue()
-    frames = content[content.index(content[:3], 4) :]  # behind the first frame, which holds the length
-    assert load(frames, "audio").duration_s > 1.5
+    content = encode_audio(tone(2.0), 16_000, "MP3")
+    frames = content[next(frame_ends(content, 0)) :]  # behind the first frame, which holds the length
+    assert load(frames, "audio").duration_s == pytest.approx(2.0, abs=0.1)
     assert refusal(frames[:-7]).code == "invalid_audio"
 
 
@@ -273,3 +271,8 @@ def test_rf64_is_read_as_wav() -> None:
     out = io.BytesIO()
     soundfile.write(out, tone(0.1), 16_000, format="RF64", subtype="PCM_16")
     assert load(out.getvalue(), "audio").samples.shape == (1, 1600)
+
+
+def test_an_mp3_of_random_bytes_behind_a_frame_head_is_refused() -> None:
+    noise = np.random.default_rng(0).bytes(5000)
+    assert refusal(b"\xff\xfb\x90\x00" + noise).code == "invalid_audio"

@@ -1,0 +1,110 @@
+"""The table of parts: names become classes, specs become parts and back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+import pytest
+
+from omniloom.errors import ConfigError, MissingAssetError
+from omniloom.registry import BUILT_IN, build, find, names, part_file, resolve_asset, schema, spec_of, split_spec
+
+PART = """\
+class Own:
+    def __init__(self, in_dim, *, width: int, depth: int = 2):
+        if depth < 1:
+            raise ValueError("depth must be 1 or more")
+        self.in_dim, self.width, self.depth = in_dim, width, depth
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(PART)
+    return tmp_path
+
+
+def test_a_part_of_a_file_is_built_from_its_spec_and_its_spec_read_back(folder: Path) -> None:
+    spec = {"type": "own.py:Own", "width": 4}
+    part = build("encoders", spec, 7, base=folder)
+    assert (part.in_dim, part.width, part.depth) == (7, 4, 2)
+    assert spec_of("encoders", part, name="own.py:Own") == {**spec, "depth": 2}
+
+
+def test_a_named_part_is_built_and_named_again() -> None:
+    part = build("projectors", {"type": "mlp", "layers": 3}, 8, 6)
+    spec = spec_of("projectors", part)
+    assert spec["type"] == "mlp" and spec["layers"] == 3
+    assert spec_of("projectors", build("projectors", spec, 8, 6)) == spec
+
+
+def test_every_name_of_the_table_that_needs_no_extra_is_a_class() -> None:
+    for room, parts in BUILT_IN.items():
+        for name in parts:
+            assert callable(find(room, name)), (room, name)
+
+
+@pytest.mark.parametrize(
+    ("room", "spec", "message"),
+    [
+        ("projectors", "mlpp", "unknown projector 'mlpp'. Did you mean 'mlp'?"),
+        ("projektors", "mlp", "Did you mean 'projectors'?"),
+        ("encoders", {"type": "own.py:Own"}, "needs the option 'width'"),
+        ("encoders", {"type": "own.py:Own", "width": 4, "dept": 1}, "Did you mean 'depth'?"),
+        ("encoders", {"type": "own.py:Own", "width": 4, "in_dim": 1}, "has no option 'in_dim'"),
+        ("encoders", {"type": "own.py:Own", "width": 4, "depth": 0}, "refuses its options"),
+        ("encoders", {"type": "own.py:Onw", "width": 4}, "Did you mean 'Own'?"),
+        ("encoders", {"type": "none.py:Own"}, "cannot find the part file"),
+        ("encoders", {"width": 4}, "must be a part's name or a mapping"),
+        ("encoders", ["own"], "must be a part's name or a mapping"),
+    ],
+)
+def test_a_wrong_spec_is_a_config_error_that_says_what_to_do(
+    folder: Path, room: str, spec: object, message: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build(room, spec, 7, base=folder)  # type: ignore[arg-type]
+    assert message in str(caught.value)
+
+
+def test_the_schema_is_what_stands_after_the_star(folder: Path) -> None:
+    assert list(schema(find("encoders", "own.py:Own", base=folder))) == ["width", "depth"]
+
+
+def test_a_part_file_is_imported_once_and_again_after_a_change(folder: Path) -> None:
+    first = part_file("own.py", base=folder)
+    assert part_file("own.py", base=folder) is first
+    (folder / "own.py").write_text(PART.replace("depth: int = 2", "depth: int = 5"))
+    assert build("encoders", {"type": "own.py:Own", "width": 1}, 1, base=folder).depth == 5
+
+
+def test_part_files_of_the_same_name_stay_apart(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "other" / "own.py").write_text(PART.replace("depth: int = 2", "depth: int = 9"))
+    spec = {"type": "own.py:Own", "width": 1}
+    assert [build("encoders", spec, 1, base=base).depth for base in (folder, folder / "other")] == [2, 9]
+
+
+def test_installed_parts_are_found_and_cannot_replace_built_in_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = [
+        importlib.metadata.EntryPoint("gone", "no_such_package:Part", "omniloom.projectors"),
+        importlib.metadata.EntryPoint("mlp", "no_such_package:MLP", "omniloom.projectors"),
+    ]
+    monkeypatch.setattr(
+        "omniloom.registry.entry_points", lambda group: points if group == "omniloom.projectors" else []
+    )
+    assert names("projectors")["gone"] == "no_such_package:Part"
+    assert names("projectors")["mlp"] == BUILT_IN["projectors"]["mlp"]
+    with pytest.raises(MissingAssetError, match="no_such_package"):
+        find("projectors", "gone")
+
+
+def test_a_spec_is_split_into_name_and_options() -> None:
+    assert split_spec("mlp", where="here") == ("mlp", {})
+    assert split_spec({"type": "mlp", "layers": 2}, where="here") == ("mlp", {"layers": 2})
+
+
+@pytest.mark.parametrize("reference", ["org/name", "./folder", "C:/folder", "/abs", "unknown:name"])
+def test_what_has_no_known_scheme_passes_through(reference: str) -> None:
+    assert resolve_asset(reference) == reference
