@@ -66,6 +66,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "assets": {"starter": "omniloom.starter:resolve"},
     "datasets": {"starter": "omniloom.starter:dataset"},
+    "licences": {"starter": "omniloom.starter:terms"},
     "modalities": {},
 }
 

@@ -148,8 +148,8 @@ def _edge(a: _Box, b: _Box, label: str) -> str:
     title = f"<title>{escape(label)}</title>" if label else ""
     if a.column == b.column:
         x = number(a.x + WIDTH / 2)
-        start, end = (a.top, b.top + b.height) if a.top > b.top else (a.top + a.height, b.top)
-        return f'<path class="edge" d="M{x} {number(start)}V{number(end)}" marker-end="url(#arrow)">{title}</path>'
+        y1, y2 = (a.top, b.top + b.height) if a.top > b.top else (a.top + a.height, b.top)
+        return f'<path class="edge" d="M{x} {number(y1)}V{number(y2)}" marker-end="url(#arrow)">{title}</path>'
     # A tall box is met at the height of the other end, so that arrows stay level.
     y1 = _clamp(b.middle, a) if a.height > b.height else a.middle
     y2 = _clamp(a.middle, b) if b.height > a.height else b.middle

@@ -50,7 +50,7 @@ def render_payload(payload: Any) -> Markup:
 def image(payload: Image) -> Markup:
     """The picture; tiny ones are enlarged with square pixels."""
     height, width = payload.pixels.shape[:2]
-    return _picture(payload.pixels, SIDE_PX) + Markup('<figcaption>{} × {} px</figcaption>').format(width, height)
+    return _picture(payload.pixels, SIDE_PX) + Markup("<figcaption>{} × {} px</figcaption>").format(width, height)
 
 
 @shows(Audio)

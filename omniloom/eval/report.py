@@ -32,7 +32,7 @@ LABELS = 14  # rows and columns of a confusion table; the rest is added up
 
 def write_report(path: str | Path, data: ReportData) -> Path:
     """Write the report whole or not at all; the path."""
-    write_whole(path, render_report(data))
+    write_whole(Path(path), render_report(data))
     return Path(path)
 
 
@@ -137,12 +137,13 @@ def _stages(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
     for position, name in enumerate(names):
         own = [record for record in records if record.get("stage") == name and "loss" in record]
         keys = list(dict.fromkeys(key for record in own for key in record if key.startswith("loss/")))
-        series = {}
+        series: dict[str, tuple[Sequence[float], Sequence[float]]] = {}
         for key in ["loss", *keys] if len(keys) != 1 else ["loss"]:
             points = [(float(record["step"]), float(record[key])) for record in own if record.get(key) is not None]
             points = [(step, loss) for step, loss in points if math.isfinite(loss)]
             if points:
-                series["all" if key == "loss" else key.removeprefix("loss/")] = tuple(zip(*points, strict=True))
+                label = "all" if key == "loss" else key.removeprefix("loss/")
+                series[label] = [step for step, _ in points], [loss for _, loss in points]
         if not series:
             continue
         colours = ["var(--ink)", *(f"var(--c{k % COLOURS})" for k in range(len(series)))]

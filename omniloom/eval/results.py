@@ -138,7 +138,7 @@ _FILE = TypeAdapter(Results)
 
 def write_results(path: str | Path, results: Results) -> None:
     """Write the file, whole or not at all."""
-    write_whole(path, json.dumps(asdict(results), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+    write_whole(Path(path), json.dumps(asdict(results), ensure_ascii=False, allow_nan=False, indent=1) + "\n")
 
 
 def read_results(path: str | Path) -> Results:

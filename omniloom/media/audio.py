@@ -117,7 +117,8 @@ def _decode_file(content: bytes, limits: Limits) -> Audio:
     with foreign_decoder("invalid_audio", _BROKEN), soundfile.SoundFile(io.BytesIO(content)) as file:
         if file.format not in _LIBRARY_FORMATS:
             raise MediaError("unsupported_media_type", "the sound is not WAV, FLAC or Ogg. Convert it first.")
-        declared = max(file.frames, 0)
+        # A FLAC made as a stream does not know its length; the library then gives the largest number there is.
+        declared = file.frames if 0 < file.frames < 1 << 62 else 0
         sound = AudioCollector(file.samplerate, file.channels, declared, limits)
         length = 0
         while len(block_SC := file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)):

@@ -12,6 +12,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -24,22 +25,28 @@ __all__ = ["read_npy", "read_npz", "read_table", "text_lines"]
 _PLAIN_DTYPE = re.compile(r"[<>=|]?[biuf]\d{1,2}")
 _HEADER_BYTES = 4096
 _MEMBERS = 16
+_BROKEN_NPY = "the .npy header is broken or its size is not that of the data. Save it again."
 _LINE_BYTES = 1 << 20
 
 
-def read_npy(content: bytes, kind: str, limit_values: int) -> np.ndarray:
-    """The array of a .npy file, versions 1 to 3.
+@dataclass(frozen=True)
+class _Header:
+    """What a .npy file declares, checked: its array has `size` bytes from byte `start` on."""
 
-    Raises:
-        MediaError: `pickle_refused` for an array of objects, the kind's too-large code from the declared shape alone,
-        its
-            invalid code otherwise.
-    Source: NEP 1, "A simple file format for NumPy arrays".
-    """
-    broken = MediaError(invalid(kind), "the .npy header is broken or its size is not that of the data. Save it again.")
-    version = content[6:7]
-    width = {b"\x01": 2, b"\x02": 4, b"\x03": 4}.get(version)
-    if width is None:
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    is_fortran: bool
+    start: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _read_header(content: bytes, kind: str, limit_values: int) -> _Header:
+    broken = MediaError(invalid(kind), _BROKEN_NPY)
+    width = {b"\x01": 2, b"\x02": 4, b"\x03": 4}.get(content[6:7])
+    if width is None or not content.startswith(b"\x93NUMPY"):
         raise broken
     start = 8 + width + int.from_bytes(content[8 : 8 + width], "little")
     if start > len(content) or start > _HEADER_BYTES:
@@ -56,16 +63,27 @@ def read_npy(content: bytes, kind: str, limit_values: int) -> np.ndarray:
     is_shape = isinstance(shape, tuple) and all(type(size) is int and size >= 0 for size in shape) and len(shape) <= 8
     if not _PLAIN_DTYPE.fullmatch(descr) or not is_shape or not isinstance(is_fortran, bool):
         raise broken
-    with foreign_decoder(invalid(kind), broken.message):
-        dtype = np.dtype(descr)
-    count = math.prod(shape)
-    if count > limit_values:
-        message = f"the .npy file declares {count} values; at most {limit_values} are read. Send fewer."
+    if math.prod(shape) > limit_values:
+        message = f"the .npy file declares {math.prod(shape)} values; at most {limit_values} are read. Send fewer."
         raise MediaError(too_large(kind), message)
-    if count * dtype.itemsize != len(content) - start:
-        raise broken
-    values = np.frombuffer(content, dtype, count, start)
-    return values.reshape(shape, order="F" if is_fortran else "C")
+    with foreign_decoder(invalid(kind), _BROKEN_NPY):
+        return _Header(np.dtype(descr), shape, is_fortran, start)
+
+
+def read_npy(content: bytes, kind: str, limit_values: int) -> np.ndarray:
+    """The array of a .npy file, versions 1 to 3.
+
+    Raises:
+        MediaError: `pickle_refused` for an array of objects, the kind's too-large code from the declared shape alone,
+        its
+            invalid code otherwise.
+    Source: NEP 1, "A simple file format for NumPy arrays".
+    """
+    header = _read_header(content, kind, limit_values)
+    if header.size != len(content) - header.start:
+        raise MediaError(invalid(kind), _BROKEN_NPY)
+    values = np.frombuffer(content, header.dtype, offset=header.start) if header.size else np.empty(0, header.dtype)
+    return values.reshape(header.shape, order="F" if header.is_fortran else "C")
 
 
 def read_npz(
@@ -73,7 +91,8 @@ def read_npz(
 ) -> dict[str, np.ndarray]:
     """Those arrays of a .npz file whose names are in `names`; the others are not unpacked.
 
-    What is declared unpacked is held against `limit_bytes` first, and unpacking stops there whatever was declared.
+    What is declared unpacked is held against `limit_bytes` first, and nothing is unpacked beyond what the array
+    declares.
     """
     broken = "the .npz file is broken, encrypted or packed by another method than deflate. Save it again."
     found: dict[str, np.ndarray] = {}
@@ -89,10 +108,11 @@ def read_npz(
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise MediaError(invalid(kind), broken)
             with archive.open(member) as file:
-                data = file.read(limit_bytes + 1)
-            if len(data) > limit_bytes or not data.startswith(b"\x93NUMPY"):
-                raise MediaError(invalid(kind), broken)
-            found[member.filename.removesuffix(".npy")] = read_npy(data, kind, limit_values)
+                # The archive's own sizes may lie: the array's header is read first, then as many bytes as it declares.
+                head = file.read(_HEADER_BYTES)
+                header = _read_header(head, kind, limit_values)
+                rest = file.read(max(0, header.start + header.size - len(head)) + 1)
+            found[member.filename.removesuffix(".npy")] = read_npy(head + rest, kind, limit_values)
     return found
 
 

@@ -1,4 +1,7 @@
-"""Every encoder of the part table keeps the contract; published kinds as tiny random instances of their real classes."""
+"""Every encoder of the part table keeps the contract.
+
+Published kinds are tiny random instances of their real classes.
+"""
 
 from __future__ import annotations
 
@@ -217,7 +220,7 @@ def test_the_minimal_raw_runs(case):
 def test_raw_tensors_of_another_shape_are_refused_with_what_was_expected(case):
     part, _, raws, bad = case
     for shape in bad:
-        with pytest.raises(ShapeError, match="expected|reads|needs"):
+        with pytest.raises(ShapeError, match=r"expected|reads|needs"):
             part([raws[0], torch.zeros(shape)])
 
 

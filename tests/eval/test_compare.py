@@ -14,13 +14,17 @@ def results(answer_fn, *names: str, count: int = 40) -> Results:
 
 
 def test_comparing_pairs_items_by_their_id_not_their_place() -> None:
-    a, b = results(oracle, "t"), results(guesser(0), "t")
+    a, b = results(guesser(1), "t"), results(guesser(0), "t")
     mixed = Results("b", "", {"t": replace(b.tasks["t"], items=b.tasks["t"].items[::-1])})
     (row,) = compare(a, mixed)
-    right = [item.correct for item in b.tasks["t"].items]
-    assert row.p == mcnemar([True] * 40, right).p < 1e-4
-    assert (row.only_a, row.only_b, row.n) == (40 - sum(right), 0, 40)
-    assert row.difference == pytest.approx(b.tasks["t"].score - 1)
+    expected = mcnemar([item.correct for item in a.tasks["t"].items], [item.correct for item in b.tasks["t"].items])
+    assert (row.only_a, row.only_b, row.p, row.mid_p) == (expected.only_a, expected.only_b, expected.p, expected.mid_p)
+    assert row.difference == pytest.approx(b.tasks["t"].score - a.tasks["t"].score)
+
+
+def test_a_clear_difference_is_found() -> None:
+    (row,) = compare(results(oracle, "t"), results(guesser(0), "t"))
+    assert row.p < 1e-4 and row.only_b == 0 and row.n == 40
 
 
 def test_several_tasks_are_corrected_together() -> None:

@@ -141,7 +141,7 @@ CASES = {
             b"float x", b"float x\nproperty float y\nproperty float z"
         ),
     ),
-    "8K video": ("video", {"video_too_large"}, 400, lambda: encode_video([0], size_px=(7680, 4320))),
+    "8K video": ("video", {"video_too_large"}, 150, lambda: encode_video([0], size_px=(7680, 4320))),
     "mp4 index of 100 million samples": ("video", {"invalid_video"}, 100, _mp4_index_bomb),
     "gzip": ("points", {"unsupported_media_type"}, 10, lambda: gzip.compress(bytes(10 << 20))),
 }
