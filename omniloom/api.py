@@ -1,8 +1,8 @@
 """The Python door: what the command line does, as three functions.
 
-    omni = omniloom.load("runs/quickstart")
-    omni.chat(["What is this?", Path("cat.png")]).text
-    omniloom.train("run.yaml");  omniloom.evaluate("runs/quickstart")
+omni = omniloom.load("runs/quickstart")
+omni.chat(["What is this?", Path("cat.png")]).text
+omniloom.train("run.yaml");  omniloom.evaluate("runs/quickstart")
 """
 
 from __future__ import annotations
@@ -143,7 +143,11 @@ class Omni:
                 answers[sample.id] = {}
                 waiting.append(sample)
         for start in range(0, len(waiting), batch):
-            for sample, record in zip(waiting[start : start + batch], self._predict(waiting[start : start + batch], source, target, max_new), strict=True):
+            for sample, record in zip(
+                waiting[start : start + batch],
+                self._predict(waiting[start : start + batch], source, target, max_new),
+                strict=True,
+            ):
                 answers[sample.id] = record
             done = [record for record in answers.values() if record]
             write_whole(target, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in done))
@@ -176,9 +180,13 @@ class Omni:
         if isinstance(part, Mapping):
             found = parse_messages([{"role": "user", "content": [dict(part)]}])[0].parts[0]
             if isinstance(found, Item) and found.modality not in self.model.rows:
-                raise ConfigError(f"the model has no modality {found.modality!r}.{did_you_mean(found.modality, self.model.rows)}")
+                raise ConfigError(
+                    f"the model has no modality {found.modality!r}.{did_you_mean(found.modality, self.model.rows)}"
+                )
             return found
-        raise ConfigError(f"cannot read a part of type {type(part).__name__}; pass text, a Path, a payload or a mapping.")
+        raise ConfigError(
+            f"cannot read a part of type {type(part).__name__}; pass text, a Path, a payload or a mapping."
+        )
 
     def _modality_of_kind(self, kind: str) -> str:
         fitting = [name for name, row in self.model.rows.items() if row.input is not None and row.payload_kind == kind]
@@ -249,7 +257,9 @@ class Conversation:
         asked = self.turns + self.omni.turns(parts)
         sampling = Sampling(outputs=learned, **options)
         reply = self.omni.engine.answer([Sample("conversation", asked)], sampling, speak=tools)[0]
-        said = tuple(part for part in reply.parts if not (isinstance(part, Item) and part.modality in self.omni.model.tools))
+        said = tuple(
+            part for part in reply.parts if not (isinstance(part, Item) and part.modality in self.omni.model.tools)
+        )
         self.turns = (*asked, Turn("assistant", said))
         return _answer(reply)
 

@@ -109,7 +109,9 @@ def part_file(file_name: str, *, base: Path | None = None) -> ModuleType:
         path = (base or Path.cwd()) / path
     path = path.resolve()
     if not path.is_file():
-        raise ConfigError(f"cannot find the part file {file_name!r}: looked at {path}. Paths start at the run file's folder.")
+        raise ConfigError(
+            f"cannot find the part file {file_name!r}: looked at {path}. Paths start at the run file's folder."
+        )
     module_name = f"omniloom_part_{hashlib.sha256(path.read_bytes() + str(path).encode()).hexdigest()[:16]}"
     if module_name in sys.modules:
         return sys.modules[module_name]

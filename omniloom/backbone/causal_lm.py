@@ -66,7 +66,11 @@ class CausalLM(Backbone):
         try:
             if self.weights:
                 return AutoModelForCausalLM.from_pretrained(
-                    folder, revision=self.revision, dtype=DTYPES[self.dtype], use_safetensors=True, trust_remote_code=False
+                    folder,
+                    revision=self.revision,
+                    dtype=DTYPES[self.dtype],
+                    use_safetensors=True,
+                    trust_remote_code=False,
                 )
             config = AutoConfig.from_pretrained(folder, revision=self.revision, trust_remote_code=False)
             return AutoModelForCausalLM.from_config(config, dtype=DTYPES[self.dtype], trust_remote_code=False)

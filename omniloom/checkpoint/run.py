@@ -60,7 +60,9 @@ def save_model(model: OmniModel, config: RunConfig, folder: Path, *, trained: It
 
 def pretrained_origin(model: OmniModel, component: str) -> str | None:
     """The id that a pretrained component was loaded from; None for one that began at random."""
-    part: Any = model.backbone if component == "backbone" else model.parts[component] if component in model.parts else None
+    part: Any = (
+        model.backbone if component == "backbone" else model.parts[component] if component in model.parts else None
+    )
     origin = getattr(part, "id", None)
     return str(origin) if origin is not None and getattr(part, "weights", True) else None
 
@@ -74,7 +76,12 @@ def seal(folder: Path, *, components: dict[str, Any] | None = None) -> None:
         name = path.relative_to(folder).as_posix()
         if path.is_file() and not name.startswith(_UNSEALED) and ".unfinished-" not in name:
             files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
-    manifest = {"version": MANIFEST_VERSION, "created_by": f"omniloom {__version__}", "components": components, "files": files}
+    manifest = {
+        "version": MANIFEST_VERSION,
+        "created_by": f"omniloom {__version__}",
+        "components": components,
+        "files": files,
+    }
     write_whole(folder / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True) + "\n")
 
 
@@ -86,7 +93,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / "manifest.json"
     if not path.is_file():
-        hint = " It holds an unfinished training: run `omniloom train` again to resume it." if (folder / "state").is_dir() else ""
+        hint = (
+            " It holds an unfinished training: run `omniloom train` again to resume it."
+            if (folder / "state").is_dir()
+            else ""
+        )
         raise CheckpointError(f"{folder} is no run folder: it has no manifest.json.{hint}")
     try:
         manifest = json.loads(path.read_text())
@@ -98,7 +109,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def verify_files(folder: Path, manifest: dict[str, Any], prefixes: tuple[str, ...] = ("components/", "run.yaml", "parts/")) -> None:
+def verify_files(
+    folder: Path, manifest: dict[str, Any], prefixes: tuple[str, ...] = ("components/", "run.yaml", "parts/")
+) -> None:
     """Hold the files that make the model to the manifest.
 
     Raises:
@@ -113,7 +126,9 @@ def verify_files(folder: Path, manifest: dict[str, Any], prefixes: tuple[str, ..
         if not path.is_file():
             raise CheckpointError(f"{name} is missing from {folder}. Copy the run folder again, whole.")
         if path.stat().st_size != facts["bytes"] or sha256_of_file(path) != facts["sha256"]:
-            raise CheckpointError(f"{name} of {folder} is not the file that was saved (its sha256 differs). Copy it again.")
+            raise CheckpointError(
+                f"{name} of {folder} is not the file that was saved (its sha256 differs). Copy it again."
+            )
 
 
 def load_model(folder: Path, *, allow_code: bool = False) -> tuple[OmniModel, RunConfig]:

@@ -42,7 +42,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.name} is missing from {path.parent}. The run is incomplete; train it again or copy it whole.") from error
+        raise CheckpointError(
+            f"{path.name} is missing from {path.parent}. The run is incomplete; train it again or copy it whole."
+        ) from error
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(f"{path} is no sound safetensors file. Copy it again from its source.") from error
 
@@ -62,7 +64,9 @@ def assign_strict(target: Mapping[str, Tensor], source: Mapping[str, Tensor], *,
             )
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
-        raise CheckpointError(f"{what} does not fit the model: {shown}. The run file and the weights belong to different models.")
+        raise CheckpointError(
+            f"{what} does not fit the model: {shown}. The run file and the weights belong to different models."
+        )
     with torch.no_grad():
         for name, value in target.items():
             value.copy_(source[name])

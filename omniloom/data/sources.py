@@ -171,7 +171,8 @@ class CsvSource(Source):
         except UnicodeDecodeError:
             raise DataError("the table is not UTF-8 text. Save it as UTF-8.", file=str(self.file)) from None
         except csv.Error as error:
-            raise DataError(f"the table is not CSV: {error}.", file=str(self.file), line=reader.line_num) from None
+            line = reader.line_num + ("unexpected end" not in str(error))
+            raise DataError(f"the table is not CSV: {error}.", file=str(self.file), line=line) from None
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -67,8 +67,12 @@ def report_data(
         run_yaml=dump(config),
         results=results,
         metrics=metrics,
-        examples=[example for task in shown if task.task not in judged for example in _examples(engine, config, folder, task)],
-        generated=[example for task in shown if task.task in judged for example in _generated(engine, config, folder, task)],
+        examples=[
+            example for task in shown if task.task not in judged for example in _examples(engine, config, folder, task)
+        ],
+        generated=[
+            example for task in shown if task.task in judged for example in _generated(engine, config, folder, task)
+        ],
         stages=[stage.name for stage in config.stages],
         nodes=nodes,
         edges=edges,
@@ -114,7 +118,9 @@ def _phases(folder: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str, flo
     return phases
 
 
-def _samples(engine: Engine, config: RunConfig, folder: Path, task: TaskResult, count: int) -> Iterator[tuple[Sample, Any]]:
+def _samples(
+    engine: Engine, config: RunConfig, folder: Path, task: TaskResult, count: int
+) -> Iterator[tuple[Sample, Any]]:
     """Prepared samples of the items to show, each with its record."""
     source = open_source(config.data[config.evaluation[task.task].data], folder)
     records = {item.id: item for item in task.items}
@@ -132,7 +138,9 @@ def _examples(engine: Engine, config: RunConfig, folder: Path, task: TaskResult)
     for sample, record in _samples(engine, config, folder, task, 12):
         parts = [part for turn in sample.prompt().turns for part in turn.parts]
         said = [("text", record.answer or "")]
-        yield Example(task.task, [_part(part) for part in parts], record.expected, said, record.correct, record.id, record.reason)
+        yield Example(
+            task.task, [_part(part) for part in parts], record.expected, said, record.correct, record.id, record.reason
+        )
 
 
 def _generated(engine: Engine, config: RunConfig, folder: Path, task: TaskResult) -> Iterator[Example]:
@@ -141,7 +149,9 @@ def _generated(engine: Engine, config: RunConfig, folder: Path, task: TaskResult
     replies = engine.answer([sample for sample, _ in pairs], Sampling(max_new=config.evaluation[task.task].max_new))
     for (sample, record), reply in zip(pairs, replies, strict=True):
         parts = [_part(part) for turn in sample.prompt().turns for part in turn.parts]
-        yield Example(task.task, parts, label_of(sample), [_part(part) for part in reply.parts], record.correct, record.id)
+        yield Example(
+            task.task, parts, label_of(sample), [_part(part) for part in reply.parts], record.correct, record.id
+        )
 
 
 def _part(part: Text | Item) -> tuple[str, Any]:
@@ -166,7 +176,9 @@ def _environment(config: RunConfig) -> dict[str, str]:
 def _processor() -> str:
     info = Path("/proc/cpuinfo")
     if sys.platform == "linux" and info.is_file():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         if names:
             return names[0]
     return platform.processor() or "unknown"
@@ -180,7 +192,9 @@ def _data(config: RunConfig, folder: Path) -> Iterator[DataRow]:
         first = source[0]
         grouped = "group of the record" if first.group is not None else ""
         sizes = {"train": len(source)} if name in trained else {"held_out": len(source)}
-        yield DataRow(name, first.modalities or ("text",), **sizes, grouped_by=grouped, digest=digests.get(name, "")[:16])
+        yield DataRow(
+            name, first.modalities or ("text",), **sizes, grouped_by=grouped, digest=digests.get(name, "")[:16]
+        )
 
 
 def _licences(config: RunConfig) -> Iterator[Licence]:
@@ -189,7 +203,9 @@ def _licences(config: RunConfig) -> Iterator[Licence]:
     for row in config.modalities.values():
         if row.in_ is not None:
             for spec in (row.in_.encoder, row.in_.processor):
-                references.add(str(split_spec(spec, where="a part")[1].get("id", "")) if "component" not in spec else "")
+                references.add(
+                    str(split_spec(spec, where="a part")[1].get("id", "")) if "component" not in spec else ""
+                )
     for reference in sorted(references):
         scheme, colon, name = reference.partition(":")
         if colon and scheme in BUILT_IN["licences"]:

@@ -37,7 +37,9 @@ class Judge:
     def __init__(self, payloads: Sequence[Any], labels: Sequence[str]) -> None:
         if len(set(labels)) < 2:
             raise DataError(f"a judge needs items of two labels or more, got {sorted(set(labels))}.")
-        model = LogisticRegressionCV(Cs=6, cv=3, max_iter=2000, use_legacy_attributes=False, l1_ratios=(0.0,), scoring="accuracy")
+        model = LogisticRegressionCV(
+            Cs=6, cv=3, max_iter=2000, use_legacy_attributes=False, l1_ratios=(0.0,), scoring="accuracy"
+        )
         self._model = make_pipeline(StandardScaler(), model)
         self._size: int | None = None
         self._model.fit(np.stack([self._values(payload) for payload in payloads]), list(labels))

@@ -5,28 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from omniloom.eval.results import ItemRecord, Results, TaskResult
+from omniloom.model.graph import GraphEdge, GraphNode, NodeKind
 
 __all__ = ["DataRow", "Example", "GraphEdge", "GraphNode", "Licence", "NodeKind", "Part", "ReportData", "pick_examples"]
 
 Part = tuple[str, Any]
-NodeKind = Literal[
-    "payload",
-    "processor",
-    "encoder",
-    "projector",
-    "fuser",
-    "backbone",
-    "adapter",
-    "vocabulary",
-    "generator",
-    "codec",
-    "output",
-]
-
-
 @dataclass(frozen=True)
 class Example:
     """One held-out or generated item. A part is ("text", str) or (modality, payload), in reading order.
@@ -41,32 +27,6 @@ class Example:
     correct: bool | None = None
     id: str = ""
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class GraphNode:
-    """A box of the composed graph. `lane`: the modality whose row it lies in; None for what several share.
-
-    `detail` is one short line, such as "32 px -> 4 x 192"; `trained` maps a stage's name to the number of parameters
-    that train in it, and a stage that is absent leaves the part frozen.
-    """
-
-    id: str
-    label: str
-    kind: NodeKind
-    lane: str | None = None
-    detail: str = ""
-    parameters: int = 0
-    trained: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class GraphEdge:
-    """An arrow from one box to another, by their ids."""
-
-    source: str
-    target: str
-    label: str = ""
 
 
 @dataclass(frozen=True)

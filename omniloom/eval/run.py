@@ -122,7 +122,9 @@ class _Task:
         """The task's judge, and how well it does on the real items of this task."""
         assert self.task.judge is not None
         source = open_source(self.config.data[self.task.judge], self.base)
-        pairs = [_output(self.engine.pipeline.prepare(sample, root=source.media_root, as_codes=False)) for sample in source]
+        pairs = [
+            _output(self.engine.pipeline.prepare(sample, root=source.media_root, as_codes=False)) for sample in source
+        ]
         judge = Judge([payload for payload, _ in pairs], [label for _, label in pairs])
         real = [_output(sample) for sample in samples if isinstance(sample, Sample)]
         return judge, judge.score([payload for payload, _ in real], [label for _, label in real])

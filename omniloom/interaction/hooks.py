@@ -70,7 +70,9 @@ def linear_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
     for target in targets:
         if not any(fnmatchcase(name, target) for name in linears):
             endings = sorted({name.rpartition(".")[2] for name in linears})
-            raise ConfigError(f"adapter target {target!r} matches no linear layer. Layers end in: {', '.join(endings)}.")
+            raise ConfigError(
+                f"adapter target {target!r} matches no linear layer. Layers end in: {', '.join(endings)}."
+            )
     return [name for name in linears if any(fnmatchcase(name, target) for target in targets)]
 
 

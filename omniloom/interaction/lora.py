@@ -36,7 +36,9 @@ class LowRank(LinearHook):
         if self.routes is None:
             return update
         if route is None or route.shape != x.shape[:-1]:
-            raise ConfigError("a routed adapter needs the plan's route for every slot; run it through the model's forward.")
+            raise ConfigError(
+                "a routed adapter needs the plan's route for every slot; run it through the model's forward."
+            )
         chosen = torch.isin(route, torch.tensor(self.routes, device=route.device))
         return update * chosen[..., None].to(update.dtype)
 
@@ -53,7 +55,15 @@ class LoRA:
         *,
         rank: int = 8,
         alpha: float = 16.0,
-        targets: Sequence[str] = ("*.q_proj", "*.k_proj", "*.v_proj", "*.o_proj", "*.gate_proj", "*.up_proj", "*.down_proj"),
+        targets: Sequence[str] = (
+            "*.q_proj",
+            "*.k_proj",
+            "*.v_proj",
+            "*.o_proj",
+            "*.gate_proj",
+            "*.up_proj",
+            "*.down_proj",
+        ),
         routes: str | Sequence[str] = "all",
     ) -> None:
         if rank < 1:

@@ -35,7 +35,7 @@ def load_points(source: object, options: LoadOptions) -> Points:
 
     Raises:
         MediaError: `unsupported_media_type`, `points_too_large`, `invalid_points`, `pickle_refused`,
-        `unsupported_source`.
+            `unsupported_source`.
     """
     options.refuse_sampling("points")
     limits = options.limits
@@ -112,7 +112,7 @@ def load_series(source: object, options: LoadOptions) -> Series:
 
     Raises:
         MediaError: `unsupported_media_type`, `series_too_large`, `invalid_series`, `pickle_refused`,
-        `unsupported_source`.
+            `unsupported_source`.
     """
     options.refuse_sampling("series")
     limits = options.limits

@@ -48,7 +48,7 @@ def load_audio(source: object, options: LoadOptions) -> Audio:
         limits.check_bytes("audio", len(source))
         found = require_format(source, "audio", AUDIO_FORMATS)
         check_whole(source, found, "invalid_audio")
-        if found in ("mp4", "matroska", "mp3"):
+        if found in ("mp4", "matroska", "mp3") or (found == "flac" and _is_streamed_flac(source)):
             return decode_audio_stream(open_container(source, found, "invalid_audio"), limits)[0]
         return _decode_file(source, limits)
     if isinstance(source, Mapping) and set(source) == {"samples", "rate_hz"}:
@@ -113,12 +113,16 @@ class AudioCollector:
         return Audio(np.ascontiguousarray(samples_CS), self.rate_hz)
 
 
+def _is_streamed_flac(content: bytes) -> bool:
+    # 36 bits of total samples, 0 where the encoder did not know them (RFC 9639, section 8.2); libsndfile fails on that.
+    return content[21] & 0x0F == 0 and not any(content[22:26]) if len(content) > 26 else False
+
+
 def _decode_file(content: bytes, limits: Limits) -> Audio:
     with foreign_decoder("invalid_audio", _BROKEN), soundfile.SoundFile(io.BytesIO(content)) as file:
         if file.format not in _LIBRARY_FORMATS:
             raise MediaError("unsupported_media_type", "the sound is not WAV, FLAC or Ogg. Convert it first.")
-        # A FLAC made as a stream does not know its length; the library then gives the largest number there is.
-        declared = file.frames if 0 < file.frames < 1 << 62 else 0
+        declared = max(file.frames, 0)
         sound = AudioCollector(file.samplerate, file.channels, declared, limits)
         length = 0
         while len(block_SC := file.read(_BLOCK_SAMPLES, dtype="float32", always_2d=True)):

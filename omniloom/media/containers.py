@@ -1,4 +1,4 @@
-"""The one place where a demuxer is opened: MP4 / MOV / M4A, Matroska / WebM, AVI and MP3, chosen by content.
+"""The one place where a demuxer is opened: MP4 / MOV / M4A, Matroska / WebM, AVI, MP3 and FLAC, chosen by content.
 
 The demuxer is named, so that no playlist format (HLS, DASH, concat) can be probed into; it reads from memory, and every
 attempt of it to open something else - a file, an address - is refused. Codecs outside the lists are never decoded.
@@ -22,7 +22,7 @@ else:
 
 __all__ = ["AUDIO_CODECS", "VIDEO_CODECS", "Container", "open_container"]
 
-_DEMUXERS = {"mp4": "mp4", "matroska": "matroska", "avi": "avi", "mp3": "mp3"}
+_DEMUXERS = {"mp4": "mp4", "matroska": "matroska", "avi": "avi", "mp3": "mp3", "flac": "flac"}
 _BROKEN = "the container is broken or truncated. Fetch or convert the file again."
 
 VIDEO_CODECS = frozenset(
@@ -39,7 +39,7 @@ def _open_nothing(url: str, flags: int, options: dict[str, str]) -> NoReturn:
 
 
 def open_container(content: bytes, found: str, code: str) -> Container:
-    """Open `content`, of the format `found` (mp4, matroska, avi or mp3), for demuxing.
+    """Open `content`, of the format `found` (mp4, matroska, avi, mp3 or flac), for demuxing.
 
     Raises:
         MediaError: `code` if the demuxer cannot read it.

@@ -59,8 +59,7 @@ class Payload:
     def digest(self) -> str:
         """sha256 (hex) over kind, field names, shapes, dtypes, rates and contents.
 
-        Shapes and dtypes are part of it, so that equal bytes of another shape never share a cache entry
-        (CVE-2025-46722).
+        Shapes and dtypes are part of it, so that equal bytes of another shape never share a cache entry.
         """
         sha = hashlib.sha256(f"omniloom.media/1 {self.kind}\n".encode())
         for name in self.__dataclass_fields__:

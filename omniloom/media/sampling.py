@@ -77,6 +77,11 @@ def in_view(timed: Iterable[tuple[float, _T]], times_s: np.ndarray | None) -> It
 
 
 def check_clip(clip: Clip, kept: int, limits: Limits) -> None:
+    """Refuse a clip that is too long, too large, or of which `kept` frames would take too many decoded bytes.
+
+    Raises:
+        MediaError: `video_too_large`; `invalid_video` for a clip without frames or pixels.
+    """
     if len(clip.times_s) < 1 or clip.width_px < 1 or clip.height_px < 1:
         raise MediaError("invalid_video", "the video has no frames. Fetch or convert the file again.")
     duration_s = clip.end_s - clip.times_s[0]
@@ -98,6 +103,7 @@ def check_clip(clip: Clip, kept: int, limits: Limits) -> None:
 
 
 def plan(clip: Clip, options: LoadOptions) -> tuple[np.ndarray | None, int]:
+    """(what `choose_times` says, the most frames that are kept), with the clip held against the limits."""
     check_clip(clip, 0, options.limits)
     times_s = choose_times(clip.times_s, clip.end_s, options)
     kept = len(clip.times_s) if times_s is None else len(times_s)

@@ -83,24 +83,24 @@ class Reader:
                 return self.read_path(value)
             if not isinstance(value, str | bytes):
                 raise MediaError("unsupported_source", f"{keys[0]!r} must be text.")
-            text = self.ascii_bytes(value)
+            text = self._ascii_bytes(value)
             return self.decode_base64(text) if keys[0] == "base64" else self.decode_data_uri(text)
         if isinstance(source, str) and source[:5].lower() == "data:":
-            return self.decode_data_uri(self.ascii_bytes(source))
+            return self.decode_data_uri(self._ascii_bytes(source))
         if isinstance(source, str | os.PathLike):
             return self.read_path(source)
         if isinstance(source, bytes | bytearray | memoryview):
             content = bytes(source)
             self.limits.check_bytes(self.kind, len(content))
-            return self.nonempty(content)
+            return self._nonempty(content)
         return source
 
-    def nonempty(self, content: bytes) -> bytes:
+    def _nonempty(self, content: bytes) -> bytes:
         if not content:
             raise MediaError("empty_media", f"the {self.kind} holds no bytes. Pass the whole file.")
         return content
 
-    def ascii_bytes(self, text: str | bytes) -> bytes:
+    def _ascii_bytes(self, text: str | bytes) -> bytes:
         if isinstance(text, bytes):
             return text
         if not text.isascii():
@@ -117,7 +117,7 @@ class Reader:
             "file_unreadable", "there is no readable regular file at this path. Check the path and root."
         )
         try:
-            path = self.resolve(Path(source))
+            path = self._resolve(Path(source))
             # Not following a link at the last step and not blocking on a FIFO: the file is the one that was resolved.
             flags = (
                 os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -134,9 +134,9 @@ class Reader:
             # A file can grow after it was measured: never read more than one byte above the limit.
             content = file.read(self.limits.encoded_bytes(self.kind) + 1)
         self.limits.check_bytes(self.kind, len(content))
-        return self.nonempty(content)
+        return self._nonempty(content)
 
-    def resolve(self, path: Path) -> Path:
+    def _resolve(self, path: Path) -> Path:
         if self.root is None:
             return path.resolve(strict=True)
         root = self.root.resolve(strict=True)
@@ -164,7 +164,7 @@ class Reader:
             message = "not base64: the standard alphabet (+ and /, not - and _) with its padding is expected."
             raise MediaError(invalid(self.kind), message) from None
         self.limits.check_bytes(self.kind, len(content))
-        return self.nonempty(content)
+        return self._nonempty(content)
 
     def decode_data_uri(self, uri: bytes) -> bytes | EncodedFrames:
         """`data:[type][;key=value]...[;base64],body`. The type is not believed: the content decides the format."""
@@ -176,7 +176,7 @@ class Reader:
             self.limits.check_bytes(self.kind, len(body) // 3)
             content = unquote_to_bytes(body)
             self.limits.check_bytes(self.kind, len(content))
-            return self.nonempty(content)
+            return self._nonempty(content)
         if self.kind == "video" and (media_type == b"video/jpeg" or b"," in body):
             self.limits.check_bytes(self.kind, len(body) // 4 * 3 - 2)
             return EncodedFrames(body.decode("ascii", "replace"), self._frame_rate(parameters))

@@ -75,8 +75,7 @@ def read_npy(content: bytes, kind: str, limit_values: int) -> np.ndarray:
 
     Raises:
         MediaError: `pickle_refused` for an array of objects, the kind's too-large code from the declared shape alone,
-        its
-            invalid code otherwise.
+            its invalid code otherwise.
     Source: NEP 1, "A simple file format for NumPy arrays".
     """
     header = _read_header(content, kind, limit_values)

@@ -50,8 +50,7 @@ def load_video(source: object, options: LoadOptions) -> Video:
 
     Raises:
         MediaError: `unsupported_media_type`, `video_too_large`, `no_video_stream`, `invalid_video`,
-        `unsupported_source`,
-            and the audio codes for its sound.
+            `unsupported_source`, and the audio codes for its sound.
     """
     limits = options.limits
     if isinstance(source, EncodedFrames):

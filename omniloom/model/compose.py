@@ -111,7 +111,9 @@ class _Parts:
         if isinstance(spec, Mapping) and "component" in spec:
             name = str(spec["component"])
             if name not in self.config.components:
-                raise ConfigError(f"{own_name} names the component {name!r}.{did_you_mean(name, self.config.components)}")
+                raise ConfigError(
+                    f"{own_name} names the component {name!r}.{did_you_mean(name, self.config.components)}"
+                )
             shared = self.config.components[name]
             if shared.room != room:
                 raise ConfigError(f"{own_name} needs a part of {room}, the component {name!r} is one of {shared.room}.")

@@ -13,7 +13,17 @@ from omniloom.planner import InputPath, ModalityRow
 __all__ = ["GraphEdge", "GraphNode", "NodeKind", "graph_of", "mermaid"]
 
 NodeKind = Literal[
-    "payload", "processor", "encoder", "projector", "fuser", "backbone", "adapter", "vocabulary", "generator", "codec", "output"
+    "payload",
+    "processor",
+    "encoder",
+    "projector",
+    "fuser",
+    "backbone",
+    "adapter",
+    "vocabulary",
+    "generator",
+    "codec",
+    "output",
 ]
 
 
@@ -69,7 +79,9 @@ class _Drawing:
         self.model, self.config = model, config
         self.nodes: dict[str, GraphNode] = {}
         self.edges: list[GraphEdge] = []
-        self.sizes = {name: sum(value.numel() for value in values.values()) for name, values in model.components().items()}
+        self.sizes = {
+            name: sum(value.numel() for value in values.values()) for name, values in model.components().items()
+        }
         self.trained: dict[str, dict[str, int]] = {}
         for stage in config.stages:
             for name, value in model.select(stage.train).items():
@@ -82,7 +94,13 @@ class _Drawing:
             for name in {encoder, *chain}:
                 users[name] = users.get(name, 0) + 1
         self.shared = {name for name, count in users.items() if count > 1}
-        self._component("backbone", "backbone", self.config.backbone.id.rpartition("/")[2], None, f"width {self.model.backbone.width}")
+        self._component(
+            "backbone",
+            "backbone",
+            self.config.backbone.id.rpartition("/")[2],
+            None,
+            f"width {self.model.backbone.width}",
+        )
         for name, row in self.model.rows.items():
             if row.input is not None:
                 self._input(name, row, row.input)
@@ -97,7 +115,9 @@ class _Drawing:
             self._arrow("vocab", "backbone")
         for name, row in self.model.rows.items():
             if row.output is not None:
-                self._component(f"{name}/codec", "codec", self._class(row.output.codec), name, f"{row.output.block.size} codes")
+                self._component(
+                    f"{name}/codec", "codec", self._class(row.output.codec), name, f"{row.output.block.size} codes"
+                )
                 self._node(f"out/{name}", name, "output", name, row.payload_kind)
                 self._arrow("backbone", f"{name}/codec", "codes")
                 self._arrow(f"{name}/codec", f"out/{name}")
@@ -130,7 +150,9 @@ class _Drawing:
     def _component(self, name: str, kind: NodeKind, label: str, lane: str | None, detail: str = "") -> None:
         lane = None if name in self.shared else lane
         if name not in self.nodes:
-            self.nodes[name] = GraphNode(name, label, kind, lane, detail, self.sizes.get(name, 0), self.trained.get(name, {}))
+            self.nodes[name] = GraphNode(
+                name, label, kind, lane, detail, self.sizes.get(name, 0), self.trained.get(name, {})
+            )
 
     def _node(self, name: str, label: str, kind: NodeKind, lane: str | None, detail: str = "") -> None:
         self.nodes[name] = GraphNode(name, label, kind, lane, detail)

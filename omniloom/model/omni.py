@@ -125,7 +125,11 @@ class OmniModel(nn.Module):
         everything = list(self.named_component_parameters())
         chosen: dict[str, nn.Parameter] = {}
         for glob in globs:
-            found = {name: value for component, name, value in everything if fnmatchcase(component, glob) or fnmatchcase(name, glob)}
+            found = {
+                name: value
+                for component, name, value in everything
+                if fnmatchcase(component, glob) or fnmatchcase(name, glob)
+            }
             if not found:
                 known = {component for component, _, _ in everything}
                 raise FreezeError(f"the selector {glob!r} matches no parameter.{did_you_mean(glob, known)}")
@@ -242,7 +246,10 @@ class OmniModel(nn.Module):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         loss = F.cross_entropy(logits, label, reduction="none")
         return SlotLosses(
-            loss, plan.weight.flatten()[chosen].to(loss.dtype), plan.document.flatten()[chosen], label >= self.vocabulary.base_size
+            loss,
+            plan.weight.flatten()[chosen].to(loss.dtype),
+            plan.document.flatten()[chosen],
+            label >= self.vocabulary.base_size,
         )
 
     def loss(self, plan: Plan) -> dict[str, tuple[Tensor, Tensor]]:

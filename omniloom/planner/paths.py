@@ -89,7 +89,9 @@ class OutputPath:
         """
         local = self.layout.place(codes)
         if len(local) != self.layout.length(codes.shape):
-            raise PlanError(f"the layout placed {len(local)} slots where it declares {self.layout.length(codes.shape)}.")
+            raise PlanError(
+                f"the layout placed {len(local)} slots where it declares {self.layout.length(codes.shape)}."
+            )
         if any(code < 0 or code >= self.block.size for code in local):
             raise PlanError(f"a code of {self.block.modality!r} lies outside its {self.block.size} ids.")
         return [self.block.first + code for code in local]

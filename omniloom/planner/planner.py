@@ -50,7 +50,9 @@ class _Document:
         if not ids:
             return
         flags = [learn] * len(ids) if isinstance(learn, bool) else learn
-        self.slots += [_Slot(token, kind, self.segments, learn=flag, **facts) for token, flag in zip(ids, flags, strict=True)]
+        self.slots += [
+            _Slot(token, kind, self.segments, learn=flag, **facts) for token, flag in zip(ids, flags, strict=True)
+        ]
         self.segments += 1
 
 
@@ -80,7 +82,9 @@ class Planner:
         self.modalities = tuple(rows)
         self._spans: dict[str, tuple[int, ...]] = {}
 
-    def plan(self, sample: Sample, *, ask: bool = False, opening: bool = True, rng: torch.Generator | None = None) -> Plan:
+    def plan(
+        self, sample: Sample, *, ask: bool = False, opening: bool = True, rng: torch.Generator | None = None
+    ) -> Plan:
         """The plan of one sample, one row.
 
         `ask`: end with the assistant's prefix, for generation. `opening` False plans turns that continue an earlier
@@ -144,10 +148,19 @@ class Planner:
         document.add(suffix, Kind.TEXT, learn=[index < ends for index in range(len(suffix))])
 
     def _add_item(
-        self, document: _Document, item: Item, turn: Turn, number: int, sample: str, learn: bool, rng: torch.Generator | None
+        self,
+        document: _Document,
+        item: Item,
+        turn: Turn,
+        number: int,
+        sample: str,
+        learn: bool,
+        rng: torch.Generator | None,
     ) -> None:
         if item.modality not in self.rows:
-            raise PlanError(f"sample {sample!r} has an item of unknown modality {item.modality!r}.{did_you_mean(item.modality, self.rows)}")
+            raise PlanError(
+                f"sample {sample!r} has an item of unknown modality {item.modality!r}.{did_you_mean(item.modality, self.rows)}"
+            )
         row = self.rows[item.modality]
         role = item.role or ("out" if turn.role == "assistant" else "in")
         if role == "out" or isinstance(item.payload, Codes):
@@ -155,15 +168,23 @@ class Planner:
         else:
             self._add_rows(document, row, item, number, sample, rng)
 
-    def _add_codes(self, document: _Document, row: ModalityRow, item: Item, turn: int, sample: str, learn: bool) -> None:
+    def _add_codes(
+        self, document: _Document, row: ModalityRow, item: Item, turn: int, sample: str, learn: bool
+    ) -> None:
         if row.output is None:
-            raise PlanError(f"sample {sample!r} asks for {row.name!r} as an output, but that modality has none. Give it an `out:`.")
+            raise PlanError(
+                f"sample {sample!r} asks for {row.name!r} as an output, but that modality has none. Give it an `out:`."
+            )
         if not isinstance(item.payload, Codes):
-            raise PlanError(f"sample {sample!r}: an output item of {row.name!r} must hold codes. Run its codec before planning.")
+            raise PlanError(
+                f"sample {sample!r}: an output item of {row.name!r} must hold codes. Run its codec before planning."
+            )
         block = row.output.block
         ids = [block.begin, *row.output.slots(item.payload), block.end]
         index, start = self.modalities.index(row.name), len(document.slots)
-        planned = PlannedItem(row.name, "out", sample, 0, start, len(ids), len(ids), encoded=item.payload.shape, turn=turn)
+        planned = PlannedItem(
+            row.name, "out", sample, 0, start, len(ids), len(ids), encoded=item.payload.shape, turn=turn
+        )
         document.items.append(planned)
         document.add(ids, Kind.CODE, learn=learn, weight=item.weight, modality=index, item=len(document.items) - 1)
         document.slots[start].kind = document.slots[-1].kind = Kind.MARKER
@@ -173,7 +194,9 @@ class Planner:
     ) -> None:
         path = row.input
         if path is None:
-            raise PlanError(f"sample {sample!r} gives {row.name!r} as an input, but that modality has none. Give it an `in:`.")
+            raise PlanError(
+                f"sample {sample!r} gives {row.name!r} as an input, but that modality has none. Give it an `in:`."
+            )
         raw = features = None
         if isinstance(item.payload, Packed):
             features, encoded = item.payload.x, item.payload.shapes[0]
@@ -224,7 +247,9 @@ class Planner:
             raise PlanError(f"sample {sample!r} has no segment that fits {self.max_length} slots beside its opening.")
         had_labels = any(slot.learn for slot in document.slots)
         if had_labels and not any(slot.learn for slot in left):
-            raise PlanError(f"cutting sample {sample!r} to {self.max_length} slots leaves nothing to learn. Shorten its media or text.")
+            raise PlanError(
+                f"cutting sample {sample!r} to {self.max_length} slots leaves nothing to learn. Shorten its media or text."
+            )
         self._rebuild(document, left)
         return len(cut)
 

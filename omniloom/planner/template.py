@@ -37,7 +37,9 @@ class Template:
     stop: frozenset[int]
 
     @classmethod
-    def of(cls, tokenizer: Any, *, kind: str = "chat", system: str | None = None, stop: frozenset[int] = frozenset()) -> Template:
+    def of(
+        cls, tokenizer: Any, *, kind: str = "chat", system: str | None = None, stop: frozenset[int] = frozenset()
+    ) -> Template:
         """From a tokenizer: `kind` "chat" takes its chat template apart, "plain" writes "User: ... Assistant: ...".
 
         Raises:

@@ -174,7 +174,8 @@ class Plan:
         length = max(sum(plan.shape[1] for plan in row) for row in rows)
         axes = flat[0].position.shape[0]
         columns = {
-            name: torch.full((len(rows), length), fill, dtype=flat[0].tensors()[name].dtype) for name, fill in _FILL.items()
+            name: torch.full((len(rows), length), fill, dtype=flat[0].tensors()[name].dtype)
+            for name, fill in _FILL.items()
         }
         position = torch.zeros(axes, len(rows), length, dtype=torch.long)
         items: list[PlannedItem] = []
@@ -218,7 +219,9 @@ class Plan:
         for plan in sorted(plans, key=lambda plan: -plan.shape[1]):
             need = plan.shape[1]
             if need > length:
-                raise PlanError(f"sample {plan.samples[0]!r} fills {need} slots, a packed row holds {length}. Truncate it first.")
+                raise PlanError(
+                    f"sample {plan.samples[0]!r} fills {need} slots, a packed row holds {length}. Truncate it first."
+                )
             place = next((index for index, free in enumerate(room) if free >= need), None)
             if place is None:
                 rows.append([])
@@ -309,7 +312,9 @@ class Plan:
         wrong = learned & ((self.label != following) | ~together | (kinds == int(Kind.MEDIA)))
         if bool(wrong.any()):
             row, slot = (int(value) for value in wrong.nonzero()[0])
-            raise PlanError(f"row {row}, slot {slot}: the label {int(self.label[row, slot])} is not the token that follows it.")
+            raise PlanError(
+                f"row {row}, slot {slot}: the label {int(self.label[row, slot])} is not the token that follows it."
+            )
         starts = real & torch.cat([torch.ones_like(real[:, :1]), ~together[:, :-1]], 1)
         if bool((self.position[0][starts] != 0).any()):
             raise PlanError("positions must restart at 0 in every document.")
@@ -319,7 +324,9 @@ class Plan:
 
         `decode` turns the ids of a run of text into text; without it the ids are shown.
         """
-        lines = [f"{'row':>3} {'doc':>3} {'slots':>11} {'kind':<6} {'modality':<10} {'item':>4} {'source':>9} {'position':>11} {'learned':>7}  content"]
+        lines = [
+            f"{'row':>3} {'doc':>3} {'slots':>11} {'kind':<6} {'modality':<10} {'item':>4} {'source':>9} {'position':>11} {'learned':>7}  content"
+        ]
         for row in range(self.shape[0]):
             start = 0
             used = int(self.lengths[row])

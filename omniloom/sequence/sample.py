@@ -1,6 +1,6 @@
 """A sample: turns of text and items. What every source gives, and every reader of media takes.
 
-    Sample("a", turns=(Turn("user", (Text("What is this?"), Item("image", payload))), Turn("assistant", (Text("a cat"),))))
+Sample("a", turns=(Turn("user", (Text("What is this?"), Item("image", payload))), Turn("assistant", (Text("a cat"),))))
 """
 
 from __future__ import annotations

@@ -104,10 +104,32 @@ def inventory() -> list[Entry]:
         asset = ASSETS[row.asset]
         package = f"{asset.registry}:{asset.package} {asset.version}"
         is_cached = (home() / "models" / row.name).is_dir()
-        entries.append(Entry("model", row.name, row.what, package, asset.download_mb, asset.licence, is_cached, absent_reason(row.name)))
+        entries.append(
+            Entry(
+                "model",
+                row.name,
+                row.what,
+                package,
+                asset.download_mb,
+                asset.licence,
+                is_cached,
+                absent_reason(row.name),
+            )
+        )
     for data in DATASETS.values():
         assets = [ASSETS[name] for name in data.assets]
         package = ", ".join(f"{a.registry}:{a.package} {a.version}" for a in assets) or "made here"
         size = sum(a.download_mb for a in assets)
-        entries.append(Entry("data", data.name, data.what, package, size, data.licence, place(data.name).is_dir(), absent_reason(data.name)))
+        entries.append(
+            Entry(
+                "data",
+                data.name,
+                data.what,
+                package,
+                size,
+                data.licence,
+                place(data.name).is_dir(),
+                absent_reason(data.name),
+            )
+        )
     return entries

@@ -97,10 +97,15 @@ def things_image(folder: Path, assets: Mapping[str, Path], *, train: int = 3000,
     source = assets["fashion-mnist"]
     sides = []
     for side, prefix, count in (("train", "train", train), ("test", "t10k", test)):
-        pixels, labels = _idx(source / f"{prefix}-images-idx3-ubyte.gz"), _idx(source / f"{prefix}-labels-idx1-ubyte.gz")
+        pixels, labels = (
+            _idx(source / f"{prefix}-images-idx3-ubyte.gz"),
+            _idx(source / f"{prefix}-labels-idx1-ubyte.gz"),
+        )
         items = []
         for label, thing in enumerate(THINGS):
-            rows = chooser("things-image", side, thing).sample(np.flatnonzero(labels == label).tolist(), count // len(THINGS))
+            rows = chooser("things-image", side, thing).sample(
+                np.flatnonzero(labels == label).tolist(), count // len(THINGS)
+            )
             for row in rows:
                 id_ = f"{side}-{row:05d}"
                 write_image(folder / f"media/{id_}.png", pixels[row])
@@ -130,7 +135,9 @@ def easy_vqa(folder: Path, assets: Mapping[str, Path], *, train: int = 8000, tes
                 copied(source / side / "images" / f"{image}.png", folder / path)
             ways = _question_ways(question)
             meta = {"question": question}
-            items.append(Item(f"{side}-{number:05d}", f"{side}-{image}", answer, (("image", path),), question=ways, meta=meta))
+            items.append(
+                Item(f"{side}-{number:05d}", f"{side}-{image}", answer, (("image", path),), question=ways, meta=meta)
+            )
         sides.append(items)
     write_sets(folder, "easy-vqa", None, *sides)
 

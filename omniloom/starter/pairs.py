@@ -28,15 +28,17 @@ _PROMPTS = Prompts(
     ),
 )  # fmt: skip
 
-_Labelled = dict[str, list[tuple[str, str]]]
+_Medium = tuple[str, str]  # path and group
+_Labelled = dict[str, list[_Medium]]
+_Pair = tuple[_Medium, str, _Medium, str, bool]
 
 
-def balanced_pairs(images: _Labelled, sounds: _Labelled, rounds: int, key: str) -> list[tuple[str, str, str, str, bool]]:
-    """(image path, its digit, sound path, its digit, whether they match) for equal numbers of both under each digit.
+def balanced_pairs(images: _Labelled, sounds: _Labelled, rounds: int, key: str) -> list[_Pair]:
+    """(image, its digit, sound, its digit, whether they match) for equal numbers of both under each digit.
 
     In each round every image and every sound occurs once with a match and once without.
     """
-    pairs = []
+    pairs: list[_Pair] = []
     for turn in range(rounds):
         for is_match in (True, False):
             shift = 0 if is_match else 1 + chooser(key, turn).randrange(len(DIGITS) - 1)
@@ -45,7 +47,7 @@ def balanced_pairs(images: _Labelled, sounds: _Labelled, rounds: int, key: str) 
                 seen, heard = list(images[digit]), list(sounds[other])
                 chooser(key, turn, is_match, digit, "seen").shuffle(seen)
                 chooser(key, turn, is_match, digit, "heard").shuffle(heard)
-                pairs += [(i, digit, s, other, is_match) for (i, _), (s, _) in zip(seen, heard, strict=True)]
+                pairs += [(image, digit, sound, other, is_match) for image, sound in zip(seen, heard, strict=True)]
     return pairs
 
 
@@ -65,15 +67,17 @@ def match_two(folder: Path, assets: Mapping[str, Path]) -> None:
     for side, count, rounds in (("train", 100, 3), ("test", 30, 1)):
         images, sounds = (_labelled(assets[name], side, count) for name in ("digits-image", "spoken-digits"))
         items = []
-        for number, (image, seen, sound, heard, is_match) in enumerate(balanced_pairs(images, sounds, rounds, f"match-two {side}")):
-            for name, path in (("digits-image", image), ("spoken-digits", sound)):
+        for number, (image, seen, sound, heard, is_match) in enumerate(
+            balanced_pairs(images, sounds, rounds, f"match-two {side}")
+        ):
+            for name, (path, _) in (("digits-image", image), ("spoken-digits", sound)):
                 if not (folder / path).exists():
                     copied(assets[name] / path, folder / path)
             id_ = f"{side}-{number:04d}"
-            media = (("image", image), ("speech", sound))
+            media = (("image", image[0]), ("speech", sound[0]))
             meta = {"image": seen, "speech": heard}
-            # Pictures and voices of the two sides are apart already; a pair has no subject of its own.
-            items.append(Item(id_, id_, "yes" if is_match else "no", media, meta=meta))
+            # Grouped by voice; pictures come from sides that share no writer's block.
+            items.append(Item(id_, sound[1], "yes" if is_match else "no", media, meta=meta))
         chooser("match-two", side).shuffle(items)
         sides.append(items)
     write_sets(folder, "match-two", _PROMPTS, *sides)

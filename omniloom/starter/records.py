@@ -76,7 +76,9 @@ def write_sets(folder: Path, task: str, prompts: Prompts | None, train: Sequence
     """
     both = {item.group for item in train} & {item.group for item in test}
     if both:
-        raise DataError(f"{task}: group {min(both)!r} is in training and test; scores would be those of known subjects.")
+        raise DataError(
+            f"{task}: group {min(both)!r} is in training and test; scores would be those of known subjects."
+        )
     for items in (train, test):
         ids = [item.id for item in items]
         if len(set(ids)) != len(ids):

@@ -62,10 +62,15 @@ def unpickled_arrays(path: Path) -> dict[str, np.ndarray]:
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary) / "arrays.npz"
         done = subprocess.run(
-            [sys.executable, "-I", "-W", "ignore", str(script), str(path), str(target)], capture_output=True, text=True, check=False
+            [sys.executable, "-I", "-W", "ignore", str(script), str(path), str(target)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode != 0:
-            raise DataError(f"cannot read the arrays of {path}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+            raise DataError(
+                f"cannot read the arrays of {path}: {(done.stderr.strip().splitlines() or ['no message'])[-1]}"
+            )
         with np.load(target, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
 

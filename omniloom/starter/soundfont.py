@@ -25,14 +25,30 @@ _DELAY, _ATTACK, _HOLD, _DECAY, _SUSTAIN, _RELEASE = 33, 34, 35, 36, 37, 38
 _INSTRUMENT, _KEYS, _VELOCITIES, _ATTENUATION = 41, 43, 44, 48
 _COARSE_TUNE, _FINE_TUNE, _SAMPLE, _MODES, _SCALE_TUNE, _ROOT = 51, 52, 53, 54, 56, 58
 
-_DEFAULTS = {_DELAY: -12000, _ATTACK: -12000, _HOLD: -12000, _DECAY: -12000, _RELEASE: -12000, _SCALE_TUNE: 100, _ROOT: -1}
+_DEFAULTS = {
+    _DELAY: -12000,
+    _ATTACK: -12000,
+    _HOLD: -12000,
+    _DECAY: -12000,
+    _RELEASE: -12000,
+    _SCALE_TUNE: 100,
+    _ROOT: -1,
+}
 _FULL_RANGE = 0 | 127 << 8
 _SAMPLE_HEADER = np.dtype(
     [("name", "S20"), ("start", "<u4"), ("end", "<u4"), ("loop", "<u4"), ("loop_end", "<u4"), ("rate", "<u4"),
      ("key", "u1"), ("correction", "i1"), ("link", "<u2"), ("type", "<u2")]
 )  # fmt: skip
 _PRESET_HEADER = np.dtype(
-    [("name", "S20"), ("program", "<u2"), ("bank", "<u2"), ("bag", "<u2"), ("library", "<u4"), ("genre", "<u4"), ("morphology", "<u4")]
+    [
+        ("name", "S20"),
+        ("program", "<u2"),
+        ("bank", "<u2"),
+        ("bag", "<u2"),
+        ("library", "<u4"),
+        ("genre", "<u4"),
+        ("morphology", "<u4"),
+    ]
 )
 _INSTRUMENT_HEADER = np.dtype([("name", "S20"), ("bag", "<u2")])
 _BAG = np.dtype([("gen", "<u2"), ("mod", "<u2")])
@@ -73,7 +89,9 @@ class SoundFont:
         rows = [row for row in self._tables.phdr[:-1] if row["bank"] == 0]
         return {int(row["program"]): row["name"].split(b"\0")[0].decode("latin-1").strip() for row in rows}
 
-    def note(self, program: int, key: int, velocity: int, duration_s: float, *, rate_hz: int, release_s: float = 0.3) -> np.ndarray:
+    def note(
+        self, program: int, key: int, velocity: int, duration_s: float, *, rate_hz: int, release_s: float = 0.3
+    ) -> np.ndarray:
         """One note of an instrument as mono samples (S,) float32.
 
         Args:
@@ -88,7 +106,9 @@ class SoundFont:
         length = round((duration_s + release_s) * rate_hz)
         out = np.zeros(length, dtype=np.float64)
         for zone in zones:
-            out += self._play(zone, key, length, rate_hz) * _envelope(zone, length, round(duration_s * rate_hz), rate_hz)
+            out += self._play(zone, key, length, rate_hz) * _envelope(
+                zone, length, round(duration_s * rate_hz), rate_hz
+            )
         return (out * (velocity / 127) ** 2).astype(np.float32)
 
     def _zones(self, program: int, key: int, velocity: int) -> list[_Zone]:
@@ -106,7 +126,9 @@ class SoundFont:
                         merged[oper] = merged.get(oper, 0) + amount
                 zones.append(merged)
         if not zones:
-            raise MissingAssetError(f"program {program} of the soundfont does not play key {key} at velocity {velocity}.")
+            raise MissingAssetError(
+                f"program {program} of the soundfont does not play key {key} at velocity {velocity}."
+            )
         return zones
 
     def _play(self, zone: _Zone, key: int, length: int, rate_hz: int) -> np.ndarray:
@@ -117,9 +139,17 @@ class SoundFont:
             return int(header[field]) + zone.get(fine, 0) + 32768 * zone.get(coarse, 0)
 
         start, end = at("start", _START, _START_COARSE), at("end", _END, _END_COARSE)
-        loop, loop_end = at("loop", _LOOP_START, _LOOP_START_COARSE) - start, at("loop_end", _LOOP_END, _LOOP_END_COARSE) - start
+        loop, loop_end = (
+            at("loop", _LOOP_START, _LOOP_START_COARSE) - start,
+            at("loop_end", _LOOP_END, _LOOP_END_COARSE) - start,
+        )
         root = zone[_ROOT] if zone[_ROOT] >= 0 else int(header["key"])
-        cents = (key - root) * zone[_SCALE_TUNE] + 100 * zone.get(_COARSE_TUNE, 0) + zone.get(_FINE_TUNE, 0) + int(header["correction"])
+        cents = (
+            (key - root) * zone[_SCALE_TUNE]
+            + 100 * zone.get(_COARSE_TUNE, 0)
+            + zone.get(_FINE_TUNE, 0)
+            + int(header["correction"])
+        )
         step = 2.0 ** (cents / 1200) * int(header["rate"]) / rate_hz
         wave = self._samples[start:end].astype(np.float64) / 32768.0
         positions = np.arange(length) * step
@@ -176,5 +206,7 @@ def _envelope(zone: _Zone, length: int, held: int, rate_hz: int) -> np.ndarray:
     decayed = after - attack - seconds(_HOLD)
     sustain_db = max(zone.get(_SUSTAIN, 0), 0) / 10
     loss_db = np.minimum(np.maximum(decayed, 0) / decay * 100, sustain_db)
-    loss_db = loss_db + np.maximum(time_s - held / rate_hz, 0) / release * 100 + max(zone.get(_ATTENUATION, 0), 0) / 10 * 0.4
+    loss_db = (
+        loss_db + np.maximum(time_s - held / rate_hz, 0) / release * 100 + max(zone.get(_ATTENUATION, 0), 0) / 10 * 0.4
+    )
     return np.clip(after / attack, 0, 1) * 10 ** (-loss_db / 20)

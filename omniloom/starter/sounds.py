@@ -95,7 +95,9 @@ def _spoken(folder: Path, task: str, prompts: Prompts, words: tuple[str, ...], t
                         choose = chooser("spoken", task, variant, word, take)
                         accent, rate_wpm, pitch = choose.choice(ACCENTS), choose.choice(rates), choose.randint(25, 75)
                         id_ = f"{word}-{variant}-{take}"
-                        samples, rate_hz = espeak.speak(word, voice=f"{accent}+{variant}", rate_wpm=rate_wpm, pitch=pitch)
+                        samples, rate_hz = espeak.speak(
+                            word, voice=f"{accent}+{variant}", rate_wpm=rate_wpm, pitch=pitch
+                        )
                         write_wav(folder / f"media/{id_}.wav", _recorded(samples, rate_hz, (task, id_)))
                         meta = {"voice": f"{accent}+{variant}", "rate_wpm": str(rate_wpm), "pitch": str(pitch)}
                         items.append(Item(id_, variant, word, (("speech", f"media/{id_}.wav"),), meta=meta))
@@ -136,7 +138,7 @@ def _melody(font: SoundFont, program: int, side: str, key: tuple[object, ...]) -
 
 
 def music(folder: Path, assets: Mapping[str, Path], *, train: int = 140, test: int = 40) -> None:
-    """Fourteen instruments playing three notes; the test's pitches and velocities are not in training; group is the pitch."""
+    """Fourteen instruments playing three notes; the test's pitches and velocities are not in training; group is the first pitch."""
     font = SoundFont(assets["timgm6mb"] / "TimGM6mb.sf2")
     sides = []
     for side, count in (("train", train), ("test", test)):
@@ -146,7 +148,7 @@ def music(folder: Path, assets: Mapping[str, Path], *, train: int = 140, test: i
                 id_ = f"{side}-{instrument}-{take:03d}"
                 sound, notes = _melody(font, program, side, (side, instrument, take))
                 write_wav(folder / f"media/{id_}.wav", sound)
-                group = f"{side}-pitches-{notes.split('-')[0]}"
+                group = f"pitch-{notes.split('-')[0]}"
                 items.append(Item(id_, group, instrument, (("music", f"media/{id_}.wav"),), meta={"notes": notes}))
         chooser("music", side).shuffle(items)
         sides.append(items)

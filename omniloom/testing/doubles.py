@@ -50,7 +50,9 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def tiny_language_model(folder: Path, *, width: int = 32, layers: int = 2, seed: int = 0, dtype: str = "float32") -> Path:
+def tiny_language_model(
+    folder: Path, *, width: int = 32, layers: int = 2, seed: int = 0, dtype: str = "float32"
+) -> Path:
     """Save a random Llama of about 40 thousand parameters with its tokenizer; returns the folder."""
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
@@ -87,7 +89,10 @@ class _CleanLayer(nn.Module):
     def forward(self, x: Tensor, position: Tensor, mask: Tensor | None, cache: list[Tensor] | None) -> Tensor:
         rows, slots, width = x.shape
         normed = self.norm_1(x)
-        q, k, v = (part(normed).view(rows, slots, self.heads, -1).transpose(1, 2) for part in (self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (
+            part(normed).view(rows, slots, self.heads, -1).transpose(1, 2)
+            for part in (self.q_proj, self.k_proj, self.v_proj)
+        )
         q, k = _rotate(q, position), _rotate(k, position)
         if cache is not None:
             if cache:
@@ -109,7 +114,9 @@ def _rotate(x: Tensor, position: Tensor) -> Tensor:
 class CleanBackbone(Backbone):
     """A small decoder that stays in its own dtype; same contract as any backbone, no transformers inside."""
 
-    def __init__(self, *, vocab_size: int = 259, width: int = 32, layers: int = 2, heads: int = 4, seed: int = 0) -> None:
+    def __init__(
+        self, *, vocab_size: int = 259, width: int = 32, layers: int = 2, heads: int = 4, seed: int = 0
+    ) -> None:
         super().__init__()
         self.vocab_size, self.width, self.layers, self.heads, self.seed = vocab_size, width, layers, heads, seed
         self.stop_ids = frozenset({2})
@@ -130,7 +137,9 @@ class CleanBackbone(Backbone):
     def forward(self, embeds: Tensor, plan: Plan, *, cache: Any = None, taps: Sequence[int] = ()) -> BackboneOutput:
         states = [embeds]
         for index, block in enumerate(self.blocks):
-            states.append(block(states[-1], plan.position[0], attention_mask(plan), None if cache is None else cache[index]))
+            states.append(
+                block(states[-1], plan.position[0], attention_mask(plan), None if cache is None else cache[index])
+            )
         return BackboneOutput(self.norm(states[-1]), {layer: states[layer] for layer in taps})
 
     def new_cache(self) -> list[list[Tensor]]:

@@ -86,13 +86,26 @@ def write_tiny_run(folder: Path, *, steps: int = 6, count: int = 24, name: str =
         "backbone": {"type": "causal_lm", "id": "./language-model", "dtype": "float32"},
         "adapters": {"lora": {"type": "lora", "rank": 2, "targets": ["*.q_proj", "*.v_proj"]}},
         "modalities": {
-            "image": _row("image", {"type": "image", "size_px": 16}, {"type": "patch_vit", "patch_px": 8, "width": 32, "depth": 1, "heads": 2}),
-            "sound": _row("audio", {"type": "log_mel", "num_mels": 32}, {"type": "log_mel_conv", "num_mels": 32, "width": 32, "depth": 1, "heads": 2}),
-            "motion": _row("series", {"type": "series", "length": 40}, {"type": "series_conv", "channels": 2, "width": 32}),
+            "image": _row(
+                "image",
+                {"type": "image", "size_px": 16},
+                {"type": "patch_vit", "patch_px": 8, "width": 32, "depth": 1, "heads": 2},
+            ),
+            "sound": _row(
+                "audio",
+                {"type": "log_mel", "num_mels": 32},
+                {"type": "log_mel_conv", "num_mels": 32, "width": 32, "depth": 1, "heads": 2},
+            ),
+            "motion": _row(
+                "series", {"type": "series", "length": 40}, {"type": "series_conv", "channels": 2, "width": 32}
+            ),
             "points": _row("points", {"type": "points", "count": 64}, {"type": "point_net", "width": 32}),
             "drawing": {
                 "payload": "image",
-                "out": {"codec": {"type": "image_fsq", "size_px": 8, "grid": 2, "levels": [4, 4], "width": 16}, "layout": "flattened"},
+                "out": {
+                    "codec": {"type": "image_fsq", "size_px": 8, "grid": 2, "levels": [4, 4], "width": 16},
+                    "layout": "flattened",
+                },
             },
         },
         "data": {
@@ -102,7 +115,15 @@ def write_tiny_run(folder: Path, *, steps: int = 6, count: int = 24, name: str =
             "held_out_drawings": {"type": "jsonl", "path": "data", "split": "draw_test"},
         },
         "stages": [
-            {"name": "codec", "of": "drawing/codec", "train": ["drawing/codec"], "data": {"drawings": 1.0}, "steps": steps, "batch": 10, "lr": 0.003},
+            {
+                "name": "codec",
+                "of": "drawing/codec",
+                "train": ["drawing/codec"],
+                "data": {"drawings": 1.0},
+                "steps": steps,
+                "batch": 10,
+                "lr": 0.003,
+            },
             {
                 "name": "align",
                 "train": ["*/encoder", "*/projector*", "vocab"],
@@ -113,7 +134,14 @@ def write_tiny_run(folder: Path, *, steps: int = 6, count: int = 24, name: str =
                 "save_every": 2,
                 "warm_start": {"steps": steps, "batch": 8, "lr": 0.003},
             },
-            {"name": "instruct", "train": ["*/projector*", "lora", "vocab"], "data": everything, "steps": steps, "batch": 8, "save_every": 2},
+            {
+                "name": "instruct",
+                "train": ["*/projector*", "lora", "vocab"],
+                "data": everything,
+                "steps": steps,
+                "batch": 8,
+                "save_every": 2,
+            },
         ],
         "evaluation": {
             "things": {"data": "held_out", "limit": 20},
@@ -126,4 +154,7 @@ def write_tiny_run(folder: Path, *, steps: int = 6, count: int = 24, name: str =
 
 
 def _row(payload: str, processor: dict[str, object], encoder: dict[str, object]) -> dict[str, object]:
-    return {"payload": payload, "in": {"processor": processor, "encoder": encoder, "projector": [{"type": "pool", "tokens": 2}, "mlp"]}}
+    return {
+        "payload": payload,
+        "in": {"processor": processor, "encoder": encoder, "projector": [{"type": "pool", "tokens": 2}, "mlp"]},
+    }

@@ -24,9 +24,13 @@ def make_optimizer(stage: StageConfig, trainable: Mapping[str, nn.Parameter]) ->
     rates = stage.lr if isinstance(stage.lr, Mapping) else {"*": stage.lr}
     groups: dict[str, dict[str, nn.Parameter]] = {glob: {} for glob in rates}
     for name, value in trainable.items():
-        glob = next((glob for glob in rates if fnmatchcase(name, glob) or fnmatchcase(name.partition(".")[0], glob)), None)
+        glob = next(
+            (glob for glob in rates if fnmatchcase(name, glob) or fnmatchcase(name.partition(".")[0], glob)), None
+        )
         if glob is None:
-            raise ConfigError(f"stage {stage.name!r} trains {name}, but no glob of `lr` matches it. Add one, or a last '*'.")
+            raise ConfigError(
+                f"stage {stage.name!r} trains {name}, but no glob of `lr` matches it. Add one, or a last '*'."
+            )
         groups[glob][name] = value
     for glob, members in groups.items():
         if not members:

@@ -47,7 +47,9 @@ def settle(loaded: LoadedRun, folder: Path) -> RunConfig:
         file, _, name = value.rpartition(":")
         source = (folder / file).resolve()
         if copied.setdefault(source.name, source) != source:
-            raise ConfigError(f"two part files are named {source.name}: {copied[source.name]} and {source}. Rename one.")
+            raise ConfigError(
+                f"two part files are named {source.name}: {copied[source.name]} and {source}. Rename one."
+            )
         return f"parts/{source.name}:{name}"
 
     for room in ("backbone", "adapters", "components", "modalities"):
@@ -92,5 +94,3 @@ def calibrate(
         tell(f"stage {stage.name}: {stage.minutes:g} minutes are {steps} steps of {max(seconds[1:]):.2f} s")
         stages.append(stage.model_copy(update={"steps": steps, "minutes": None}))
     return config.model_copy(update={"stages": stages})
-
-

@@ -1,6 +1,6 @@
 """A whole run: settle it, build the model, train its stages, save it. Killed at any moment, the same call goes on.
 
-    train("run.yaml", out="runs/mine")        ->  RunFolder path, with run.yaml, weights, manifest and metrics
+train("run.yaml", out="runs/mine")        ->  RunFolder path, with run.yaml, weights, manifest and metrics
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ class _Run:
         if known.is_file():
             asked, before = dump(loaded.config), known.read_text()
             if asked != before:
-                changed = [line for line in difflib.unified_diff(before.splitlines(), asked.splitlines(), n=0, lineterm="")][2:]
+                changed = [
+                    line for line in difflib.unified_diff(before.splitlines(), asked.splitlines(), n=0, lineterm="")
+                ][2:]
                 shown = "; ".join(line for line in changed if not line.startswith("@@"))[:400]
                 raise TrainingError(
                     f"{self.folder} holds a run of other settings ({shown}). "
@@ -126,7 +128,9 @@ class _Run:
             if dump(resolved) != text:
                 raise TrainingError(f"{path} was edited. Start the run anew with --fresh.")
             return resolved
-        resolved = calibrate(self.settled, model, sources, pipeline, lambda text: self.tell({"event": "note", "text": text}))
+        resolved = calibrate(
+            self.settled, model, sources, pipeline, lambda text: self.tell({"event": "note", "text": text})
+        )
         write_whole(path, dump(resolved))
         digests = {name: source.digest() for name, source in sources.items()}
         write_whole(self.folder / "data.json", json.dumps(digests, indent=1, sort_keys=True) + "\n")
@@ -153,7 +157,9 @@ class _Run:
         try:
             for number in range(progress.stage, len(config.stages)):
                 first = progress.step if number == progress.stage else 0
-                stage = Stage(config.stages[number], {name: sources[name] for name in config.stages[number].data}, config.seed)
+                stage = Stage(
+                    config.stages[number], {name: sources[name] for name in config.stages[number].data}, config.seed
+                )
                 trainer = Trainer(model, stage, pipeline)
                 trained |= set(trainer.trained_components)
                 if first:
@@ -198,7 +204,15 @@ class _Run:
         trainer.run(first, after_step)
 
     def _save(
-        self, stage: int, step: int, trainer: Trainer, metrics: Metrics, run_digest: str, trained: set[str], *, moments: bool = True
+        self,
+        stage: int,
+        step: int,
+        trainer: Trainer,
+        metrics: Metrics,
+        run_digest: str,
+        trained: set[str],
+        *,
+        moments: bool = True,
     ) -> None:
         progress = Progress(run_digest, stage, step, metrics.bytes, self.elapsed_s, tuple(sorted(trained)))
         weights = trainer.model.select(sorted(trained))

@@ -166,7 +166,8 @@ class Trainer:
     def plans(self, batch: Sequence[tuple[str, Sample]], step: int) -> list[Plan]:
         """The plan of every sample; noise is keyed by the sample and the step, not by its place in the batch."""
         rngs = [
-            torch.Generator().manual_seed(seed_of(self.stage.seed, self.stage.config.name, sample.id, step)) for _, sample in batch
+            torch.Generator().manual_seed(seed_of(self.stage.seed, self.stage.config.name, sample.id, step))
+            for _, sample in batch
         ]
         return self.pipeline.plans([sample for _, sample in batch], rngs=rngs)
 
@@ -176,7 +177,9 @@ class Trainer:
         weighted = (losses.loss * losses.weight).detach()
         result = {}
         for source in sorted(set(sources)):
-            documents = torch.tensor([index for index, name in enumerate(sources) if name == source], device=plan.ids.device)
+            documents = torch.tensor(
+                [index for index, name in enumerate(sources) if name == source], device=plan.ids.device
+            )
             here = torch.isin(losses.document, documents)
             weight = losses.weight[here].sum()
             if float(weight) > 0:
@@ -188,12 +191,17 @@ class Trainer:
         component: Any = self.model.parts[self.stage.config.of]
         payloads = [item.payload for _, sample in batch for item in self._payloads(sample)]
         if not payloads:
-            raise TrainingError(f"stage {self.stage.config.name!r}: no item of the batch belongs to {self.stage.config.of!r}.")
+            raise TrainingError(
+                f"stage {self.stage.config.name!r}: no item of the batch belongs to {self.stage.config.of!r}."
+            )
         sums: dict[str, tuple[Tensor, Tensor]] = component.loss(payloads)
         total = sum((value / count for value, count in sums.values()), torch.zeros((), device=self.model.device))
         self._check_finite(total.detach(), step)
         total.backward()  # type: ignore[no-untyped-call]
-        return {"loss": float(total.detach()), **{f"loss_{name}": float(value.detach() / count) for name, (value, count) in sums.items()}}
+        return {
+            "loss": float(total.detach()),
+            **{f"loss_{name}": float(value.detach() / count) for name, (value, count) in sums.items()},
+        }
 
     def _payloads(self, sample: Sample) -> Iterator[Any]:
         modality = self.stage.config.of.partition("/")[0]
@@ -216,7 +224,12 @@ class Trainer:
         replies = generate(self.model, plans, Sampling(max_new=24))
         self.model.train_only(self.stage.config.train)
         return [
-            {"source": source, "id": sample.id, "expected": answer.text if (answer := sample.answer()) else "", "answer": reply.text}
+            {
+                "source": source,
+                "id": sample.id,
+                "expected": answer.text if (answer := sample.answer()) else "",
+                "answer": reply.text,
+            }
             for (source, sample), reply in zip(batch, replies, strict=True)
         ]
 

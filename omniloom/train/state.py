@@ -71,9 +71,15 @@ class StateFolder:
             if self._verifies(path):
                 facts = json.loads((path / "progress.json").read_text())
                 progress = Progress(**{**facts, "trained": tuple(facts["trained"])})
-                return progress, read_tensors(path / "weights.safetensors"), read_tensors(path / "optimizer.safetensors")
+                return (
+                    progress,
+                    read_tensors(path / "weights.safetensors"),
+                    read_tensors(path / "optimizer.safetensors"),
+                )
         if found:
-            raise CheckpointError(f"none of the {len(found)} states in {self.folder} verifies. Remove the folder to start again.")
+            raise CheckpointError(
+                f"none of the {len(found)} states in {self.folder} verifies. Remove the folder to start again."
+            )
         return None
 
     def remove(self) -> None:
@@ -88,7 +94,9 @@ class StateFolder:
         if not manifest.is_file():
             return False
         digests = json.loads(manifest.read_text())
-        return all((path / name).is_file() and sha256_of_file(path / name) == digest for name, digest in digests.items())
+        return all(
+            (path / name).is_file() and sha256_of_file(path / name) == digest for name, digest in digests.items()
+        )
 
 
 @contextmanager

@@ -72,26 +72,38 @@ def warm_start(trainer: Trainer, config: WarmStartConfig, after: Callable[[int, 
     """
     model, stage = trainer.model, trainer.stage
     paths = {name: {encoder, *chain} for name, (encoder, chain) in model.inputs.items()}
-    warmed = {name: value for name, value in trainer.trainable.items() if any(_component(name) in path for path in paths.values())}
+    warmed = {
+        name: value
+        for name, value in trainer.trainable.items()
+        if any(_component(name) in path for path in paths.values())
+    }
     if not warmed:
         raise ConfigError(f"stage {stage.config.name!r} asks for a warm start but trains no encoder or projector.")
-    optimizer = torch.optim.AdamW([{"params": list(warmed.values()), "lr": config.lr, "peak_lr": config.lr}], betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        [{"params": list(warmed.values()), "lr": config.lr, "peak_lr": config.lr}], betas=(0.9, 0.98)
+    )
     mixture = Mixture(stage.sources, stage.config.data, seed=stage.seed, batch=config.batch)
     for step in range(config.steps):
         set_progress(optimizer, step, config.steps, 0.05)
         optimizer.zero_grad(set_to_none=True)
         # A stage of its own for the mixture: its epochs are not those of the steps that follow.
         batch = trainer.prepared(mixture(f"{stage.config.name}/warm_start", step))
-        batch = [(source, sample) for source, sample in batch if sum(1 for _ in sample.items()) == 1 and sample.answer()]
+        batch = [
+            (source, sample) for source, sample in batch if sum(1 for _ in sample.items()) == 1 and sample.answer()
+        ]
         groups: dict[str, list[tuple[PlannedItem, str]]] = {}
         for (_, sample), plan in zip(batch, trainer.plans(batch, step), strict=True):
             answer = sample.answer()
             for item in plan.items:
                 if item.role == "in" and answer is not None and answer.text.strip():
                     groups.setdefault(item.modality, []).append((item, answer.text))
-        groups = {name: group for name, group in groups.items() if any(_component(key) in paths[name] for key in warmed)}
+        groups = {
+            name: group for name, group in groups.items() if any(_component(key) in paths[name] for key in warmed)
+        }
         if not groups:
-            raise TrainingError(f"stage {stage.config.name!r}: no sample of the warm start has one input item and an answer in text.")
+            raise TrainingError(
+                f"stage {stage.config.name!r}: no sample of the warm start has one input item and an answer in text."
+            )
         losses: dict[str, float] = {}
         total = torch.zeros((), device=model.device)
         for name, group in groups.items():
@@ -101,7 +113,9 @@ def warm_start(trainer: Trainer, config: WarmStartConfig, after: Callable[[int, 
             total = total + value / count
             losses[f"loss/{name}"] = float(value.detach() / count)
         if not bool(torch.isfinite(total)):
-            raise TrainingError(f"warm start of stage {stage.config.name!r}, step {step}: the loss is not finite. Lower its lr.")
+            raise TrainingError(
+                f"warm start of stage {stage.config.name!r}, step {step}: the loss is not finite. Lower its lr."
+            )
         total.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(list(warmed.values()), stage.config.clip)
         optimizer.step()

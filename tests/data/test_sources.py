@@ -189,7 +189,7 @@ def test_the_digest_changes_with_records_and_media_and_with_nothing_else(tmp_pat
     (tmp_path / "a.png").write_bytes(content)
     other_bytes = digests()
     assert other_bytes[0] == first[0] and other_bytes[1] != first[1], "of the same size: only the bytes tell"
-    (tmp_path / "a.png").write_bytes(png(size=9))
+    (tmp_path / "a.png").write_bytes(png(size=99))
     assert digests()[0] != first[0]
     (tmp_path / "a.png").write_bytes(png())
     write_jsonl(tmp_path / "a.jsonl", [record(answer="a dog")])
