@@ -59,8 +59,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> int:
-    """Remove drafts that a killed process left in a folder; returns how many."""
-    found = [path for path in folder.glob(f"*{_MARK}*")] if folder.is_dir() else []
+    """Remove drafts that a killed process left in a folder or below it; returns how many."""
+    found = [path for path in folder.rglob(f"*{_MARK}*") if _MARK not in path.relative_to(folder).parent.as_posix()]
     for path in found:
         if path.is_dir():
             shutil.rmtree(path)

@@ -40,13 +40,26 @@ class CacheView:
         """No gaps: every cached slot is real, so causal attention needs no mask."""
         return bool(self.valid.all())
 
+    def mask(self, *, window: int | None = None) -> Tensor:
+        """(B, 1, 1, T) bool, True where the newest slot of a row may read. A `window` counts positions, not slots:
+        padding between a prompt and its answer takes no room in it."""
+        if window is None:
+            return self.valid[:, None, None]
+        position = self.valid.cumsum(1) - 1
+        return (self.valid & (position > position[:, -1:] - window))[:, None, None]
+
 
 class Backbone(nn.Module, ABC):
-    """Embeddings in, hidden states and logits out, over slots that a plan describes."""
+    """Embeddings in, hidden states and logits out, over slots that a plan describes.
+
+    `is_maskable`: masks and positions alone decide what a slot reads. If not (recurrent layers, attention biased by
+    slot numbers), documents cannot be packed and rows of different lengths cannot be decoded together.
+    """
 
     width: int
     vocab_size: int
     stop_ids: frozenset[int]
+    is_maskable: bool = True
 
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:

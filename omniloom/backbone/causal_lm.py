@@ -5,6 +5,7 @@ The stock model runs unchanged: without adapters its logits are transformers' ow
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from omniloom.backbone.base import Backbone, BackboneOutput, CacheView, attention_mask
 from omniloom.backbone.gguf import convert_gguf
@@ -53,6 +55,13 @@ class CausalLM(Backbone):
         self.id, self.revision, self.dtype, self.template, self.system = id, revision, dtype, template, system
         self.weights, self.gradient_checkpointing = weights, gradient_checkpointing
         self.lm = self._load()
+        reads = inspect.signature(self._body.forward).parameters
+        if self._body is self.lm or not {"inputs_embeds", "past_key_values"} <= set(reads):
+            raise ConfigError(
+                f"the language model {id!r} is of type {self.lm.config.model_type!r}, whose body takes no embeddings or "
+                "keeps no key-value cache. Take a decoder-only model with attention."
+            )
+        self.is_maskable = _is_maskable(self.lm)
         if gradient_checkpointing:
             self.lm.gradient_checkpointing_enable()
         config = self.lm.config.get_text_config()
@@ -80,6 +89,11 @@ class CausalLM(Backbone):
                 "Give a hub id that is cached or reachable, or a folder with config.json and safetensors."
             ) from error
 
+    @property
+    def _body(self) -> Any:
+        """The model under the head."""
+        return self.lm.base_model if self.lm.base_model is not self.lm else self.lm.get_decoder()
+
     def embed(self, ids: Tensor) -> Tensor:
         return self.lm.get_input_embeddings()(ids)
 
@@ -88,9 +102,16 @@ class CausalLM(Backbone):
 
     def forward(self, embeds: Tensor, plan: Plan, *, cache: Any = None, taps: Sequence[int] = ()) -> BackboneOutput:
         packed = plan.is_packed
-        out = self.lm.base_model(
+        if not self.is_maskable and (packed or (cache is not None and bool(plan.is_padding.any()))):
+            raise ConfigError(
+                f"a language model of type {self.lm.config.model_type!r} cannot keep packed documents apart, nor decode "
+                "rows of different lengths together. Set `pack: 0`; decode like lengths."
+            )
+        self._checkpoint_layers(torch.is_grad_enabled() and cache is None)
+        mask = self._masks(attention_mask(plan), attention_mask(plan, window=self._window)) if packed else None
+        out = self._body(
             inputs_embeds=embeds,
-            attention_mask=self._masks(plan) if packed else None,
+            attention_mask=mask,
             # Restarting positions without an explicit mask would be read as packing; plain rows need neither.
             position_ids=plan.position[0] if packed else None,
             past_key_values=cache,
@@ -100,27 +121,52 @@ class CausalLM(Backbone):
         )
         return BackboneOutput(out.last_hidden_state, {layer: out.hidden_states[layer] for layer in taps})
 
-    def _masks(self, plan: Plan) -> Tensor | dict[str, Tensor | None] | None:
+    @property
+    def _window(self) -> int | None:
+        """How many positions back the sliding layers see; None without any."""
         config = self.lm.config.get_text_config()
-        full = attention_mask(plan)
-        window = getattr(config, "sliding_window", None)
-        kinds = set(getattr(config, "layer_types", None) or ())
+        kinds = getattr(config, "layer_types", None)
+        window: int | None = getattr(config, "sliding_window", None)
+        return window if not kinds or "sliding_attention" in kinds else None
+
+    def _masks(self, full: Tensor | None, sliding: Tensor | None) -> Tensor | dict[str, Tensor | None] | None:
+        """The masks as this model's layers take them: one, or one per kind of layer."""
+        if self.lm.config._attn_implementation == "eager":
+            full, sliding = self._additive(full), self._additive(sliding)
+        kinds = getattr(self.lm.config.get_text_config(), "layer_types", None) or ()
         if "sliding_attention" in kinds:
-            return {"full_attention": full, "sliding_attention": attention_mask(plan, window=window)}
-        if window is not None and not kinds:
-            return attention_mask(plan, window=window)
-        return full
+            return {"full_attention": full, "sliding_attention": sliding}
+        return full if self._window is None else sliding
+
+    def _additive(self, mask: Tensor | None) -> Tensor | None:
+        """Eager attention adds its mask to the scores; a bool one would be added as 0 and 1."""
+        if mask is None:
+            return None
+        return torch.zeros_like(mask, dtype=self.lm.dtype).masked_fill(~mask, torch.finfo(self.lm.dtype).min)
+
+    def _checkpoint_layers(self, is_on: bool) -> None:
+        """transformers checkpoints a layer in training mode only; here that mode is set for the layer alone, so that
+        dropout inside it stays off."""
+        if self.gradient_checkpointing:
+            for layer in self.lm.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.training = is_on
 
     def new_cache(self) -> Any:
-        """An empty key-value cache for this model."""
-        return DynamicCache(config=self.lm.config)
+        """An empty key-value cache for this model.
+
+        Sliding layers keep everything and are masked: a cache that drops old slots counts padding among the new ones.
+        """
+        return DynamicCache() if self.is_maskable else DynamicCache(config=self.lm.config)
 
     def step(self, embeds: Tensor, view: CacheView) -> Tensor:
         rows = view.valid.shape[0]
         view.valid = torch.cat([view.valid, view.valid.new_ones(rows, 1)], dim=1)
-        out = self.lm.base_model(
+        self._checkpoint_layers(False)
+        mask = None if view.is_plain else self._masks(view.mask(), view.mask(window=self._window))
+        out = self._body(
             inputs_embeds=embeds,
-            attention_mask=None if view.is_plain else view.valid,
+            attention_mask=mask,
             position_ids=view.next_position[:, None],
             past_key_values=view.cache,
             use_cache=True,
@@ -163,6 +209,14 @@ def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
         return AutoTokenizer.from_pretrained(locate(reference), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MissingAssetError(f"cannot load a tokenizer of {reference!r}: {str(error).splitlines()[0]}") from error
+
+
+def _is_maskable(lm: Any) -> bool:
+    """False for recurrent and convolving layers, chunked attention, and biases that count slots (ALiBi)."""
+    config = lm.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    has_alibi = bool(getattr(config, "alibi", False)) or config.model_type in ("bloom", "mpt")
+    return kinds <= {"full_attention", "sliding_attention"} and not has_alibi and not getattr(lm, "_is_stateful", False)
 
 
 def _stop_ids(config: GenerationConfig | None) -> frozenset[int]:

@@ -61,9 +61,8 @@ def convert_gguf(gguf_path: Path, out_folder: Path, *, dtype: torch.dtype = torc
     fields = {name: field.contents() for name, field in reader.fields.items()}
     architecture = fields.get("general.architecture")
     if architecture not in _HAS_PERMUTED_ROTARY:
-        raise ConfigError(
-            f"cannot convert a GGUF of architecture {architecture!r}.{did_you_mean(str(architecture), _HAS_PERMUTED_ROTARY)}"
-        )
+        hint = did_you_mean(str(architecture), _HAS_PERMUTED_ROTARY)
+        raise ConfigError(f"cannot convert a GGUF of architecture {architecture!r}.{hint}")
     if (out_folder / "config.json").exists():
         raise ConfigError(f"{out_folder} holds a model already. Name another folder.")
     names = {tensor.name for tensor in reader.tensors}
@@ -187,6 +186,7 @@ def _check(config: Any, state: dict[str, Tensor]) -> str:
     if wrong:
         raise ConfigError(
             f"{len(wrong)} tensors of the GGUF file do not fit {type(model).__name__}: {wrong[0]} is "
-            f"{found.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'none')}. The file is damaged or another model's."
+            f"{found.get(wrong[0], 'missing')}, expected {expected.get(wrong[0], 'none')}. The file is damaged "
+            "or another model's."
         )
     return type(model).__name__

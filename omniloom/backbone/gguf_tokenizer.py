@@ -35,7 +35,8 @@ def write_tokenizer(fields: dict[str, Any], out_folder: Path, *, max_length: int
     kind = fields.get("tokenizer.ggml.model")
     if kind != "gpt2":
         raise ConfigError(
-            f"cannot convert a GGUF tokenizer of kind {kind!r}, only 'gpt2' (byte-level BPE). Use the model's own folder."
+            f"cannot convert a GGUF tokenizer of kind {kind!r}, only 'gpt2' (byte-level BPE). "
+            "Use the model's own folder."
         )
     tokens: list[str] = fields["tokenizer.ggml.tokens"]
     merges = [tuple(merge.split(" ")) for merge in fields["tokenizer.ggml.merges"]]

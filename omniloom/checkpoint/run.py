@@ -23,7 +23,8 @@ from typing import Any
 from omniloom import __version__
 from omniloom.checkpoint.tensors import assign_strict, digest_of, read_tensors, write_tensors
 from omniloom.config import RunConfig, dump, load_run
-from omniloom.errors import CheckpointError
+from omniloom.config.reading import read_file
+from omniloom.errors import CheckpointError, ConfigError
 from omniloom.files import sha256_of_file, write_whole
 from omniloom.model import OmniModel, compose
 
@@ -101,11 +102,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder} is no run folder: it has no manifest.json.{hint}")
     try:
         manifest = json.loads(path.read_text())
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON. Copy the run folder again from its source.") from error
     if not isinstance(manifest, dict) or manifest.get("version") != MANIFEST_VERSION:
         found = manifest.get("version") if isinstance(manifest, dict) else None
         raise CheckpointError(f"{path} has version {found!r}; this Omniloom reads version {MANIFEST_VERSION}.")
+    for table, keys in (("components", {"digest", "origin", "saved"}), ("files", {"bytes", "sha256"})):
+        rows = manifest.get(table)
+        if not isinstance(rows, dict) or not all(isinstance(row, dict) and keys <= set(row) for row in rows.values()):
+            raise CheckpointError(f"{path} has no sound table of {table}. Copy the run folder again from its source.")
     return manifest
 
 
@@ -117,18 +122,42 @@ def verify_files(
     Raises:
         CheckpointError: a file is missing, altered, or outside the folder.
     """
+    if "run.yaml" not in manifest["files"]:
+        raise CheckpointError(f"the manifest of {folder} does not name run.yaml. Copy the run folder again from its source.")
     for name, facts in manifest["files"].items():
-        if not name.startswith(prefixes):
-            continue
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise CheckpointError(f"the manifest of {folder} names a file outside of it: {name!r}.")
+        if not name.startswith(prefixes):
+            continue
         if not path.is_file():
             raise CheckpointError(f"{name} is missing from {folder}. Copy the run folder again, whole.")
         if path.stat().st_size != facts["bytes"] or sha256_of_file(path) != facts["sha256"]:
             raise CheckpointError(
                 f"{name} of {folder} is not the file that was saved (its sha256 differs). Copy it again."
             )
+
+
+def _code_of(folder: Path) -> list[str]:
+    """The Python files that run.yaml names, read without running any of them.
+
+    Raises:
+        CheckpointError: run.yaml cannot be read, or takes parts of itself from elsewhere.
+    """
+    try:
+        tree = read_file(folder / "run.yaml")
+    except ConfigError as error:
+        raise CheckpointError(f"the run in {folder} cannot be read: {error}") from error
+    places = [(path, node.value) for path, node in tree.walk() if path and isinstance(node.value, str)]
+    if any(path == ("extends",) or (path[0] == "modalities" and path[2:] == ("use",)) for path, _ in places):
+        raise CheckpointError(f"run.yaml of {folder} is not resolved: it holds `extends:` or `use:`. Train it again.")
+    rooms = ("adapters", "backbone", "components", "modalities")
+    named = [
+        value
+        for path, value in places
+        if (path[0] in rooms and path != ("backbone", "system")) or (path[0] == "data" and path[-1] == "type")
+    ]
+    return sorted({value.rpartition(":")[0] for value in named if ".py:" in value})
 
 
 def load_model(folder: Path, *, allow_code: bool = False) -> tuple[OmniModel, RunConfig]:
@@ -142,14 +171,20 @@ def load_model(folder: Path, *, allow_code: bool = False) -> tuple[OmniModel, Ru
     """
     manifest = read_manifest(folder)
     verify_files(folder, manifest)
-    code = sorted(name for name in manifest["files"] if name.startswith("parts/") and name.endswith(".py"))
+    code = _code_of(folder)
+    loose = [name for name in code if name not in manifest["files"]]
+    if loose:
+        raise CheckpointError(f"run.yaml of {folder} names Python code that the manifest does not hold: {', '.join(loose)}.")
     if code and not allow_code:
         raise CheckpointError(
             f"the run in {folder} brings Python code of its own ({', '.join(code)}), which loading would execute. "
             "Read it, then pass --allow-code (allow_code=True)."
         )
-    config = load_run(folder / "run.yaml").config
-    model = compose(config, base=folder)
+    try:
+        config = load_run(folder / "run.yaml").config
+        model = compose(config, base=folder)
+    except ConfigError as error:
+        raise CheckpointError(f"the run in {folder} cannot be built: {error}") from error
     have = {name for name, values in model.components().items() if values}
     if have != set(manifest["components"]):
         raise CheckpointError(

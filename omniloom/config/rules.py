@@ -42,9 +42,10 @@ def rules(run: RunConfig, declared: Mapping[str, set[str]], *, is_whole: bool = 
         if is_whole:
             yield from _selectors(run, index, stage)
     for name, task in run.evaluation.items():
-        if task.data not in declared["data"]:
-            message = f"evaluation {name!r} reads {task.data!r}, which is not in `data`."
-            yield ("evaluation", name, "data"), message + did_you_mean(task.data, declared["data"])
+        for key, read in (("data", task.data), ("judge", task.judge)):
+            if read is not None and read not in declared["data"]:
+                message = f"evaluation {name!r} reads {read!r} as `{key}`, which is not in `data`."
+                yield ("evaluation", name, key), message + did_you_mean(read, declared["data"])
 
 
 def part_places(run: RunConfig) -> Iterator[tuple[Path, str, str | dict[str, Any]]]:

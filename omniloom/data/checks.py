@@ -20,7 +20,6 @@ from omniloom.media.arrays import POINTS_FORMATS, SERIES_FORMATS
 from omniloom.media.audio import AUDIO_FORMATS
 from omniloom.media.formats import sniff
 from omniloom.media.image import IMAGE_FORMATS
-from omniloom.media.sources import Reader
 from omniloom.media.video import VIDEO_FORMATS
 from omniloom.sequence import Item, Sample, Turn
 
@@ -196,7 +195,9 @@ def _look(path: str, kind: str, root: Path, limits: Limits) -> None:
     """
     missing = MediaError("file_unreadable", f"there is no readable file {path!r} below {root}.")
     try:
-        file = Reader(kind, limits, root, allow_absolute=False).resolve(Path(path))
+        file = (root / path).resolve()
+        if not file.is_relative_to(root.resolve()):
+            raise MediaError("path_outside_root", f"{path!r} leaves the folder {root}. Keep media below the root.")
         if not file.is_file():
             raise missing
         limits.check_bytes(kind, file.stat().st_size)

@@ -154,9 +154,11 @@ class Pipeline:
         made: dict[tuple[str, str], Packed] = {}
         for modality, raws in missing.items():
             encoder = self.model.parts[self.model.inputs[modality][0]]
-            packed = encoder([raw.to(self.model.device) for raw in raws.values()])
-            for key, rows, shape in zip(raws, packed.items(), packed.shapes, strict=True):
-                made[modality, key] = Packed(rows.clone(), (shape,))
+            for key, raw in raws.items():
+                # One by one: in a batch the last bits of an item's rows depend on its neighbours, and after a kill the
+                # neighbours would be others, because some of the batch is in the cache already.
+                packed = encoder([raw.to(self.model.device)])
+                made[modality, key] = Packed(packed.x, packed.shapes)
                 if self.cache is not None:
                     self.cache.put(self._row_key(modality, key), made[modality, key])
 

@@ -58,7 +58,7 @@ class EfficientNetEncoder(Encoder):
         if weights:
             _load(self.net, Path(resolve_asset(id)) / "model.safetensors")
         # The classifier is not part of an encoder: its parameters would never get a gradient.
-        self.net._fc = nn.Identity()
+        self.net._fc = nn.Identity()  # type: ignore[assignment]
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

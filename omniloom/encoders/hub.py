@@ -153,10 +153,9 @@ class HubVision(Encoder):
 def _trim(model: PreTrainedModel, has_last_layer: bool) -> None:
     """Take out what no row passes through: poolers, mask tokens, and the final norm behind an inner layer."""
     config: PretrainedConfig = model.config
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    if getattr(model.embeddings, "mask_token", None) is not None:
-        model.embeddings.mask_token = None
+    for owner, name in ((model, "pooler"), (model.embeddings, "mask_token")):
+        if getattr(owner, name, None) is not None:
+            setattr(owner, name, None)
     norm = "post_layernorm" if hasattr(model, "post_layernorm") else "layernorm"
     # CLIP norms the pooled class token only, never the rows.
     if not has_last_layer or config.model_type == "clip_vision_model":
@@ -203,7 +202,7 @@ class HubSpeech(Encoder):
                     WhisperEncoder, id, quiet, revision=revision, key_mapping=mapping, trim=lambda model: None
                 )
             else:
-                self.model = WhisperEncoder(quiet)
+                self.model = WhisperEncoder._from_config(quiet)
         else:
             self.kernels, self.strides = tuple(config.conv_kernel), tuple(config.conv_stride)
             quiet = without_noise(config, apply_spec_augment=False, mask_time_prob=0.0, mask_feature_prob=0.0)

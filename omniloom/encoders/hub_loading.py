@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from omniloom.errors import CheckpointError, MissingAssetError
@@ -25,7 +25,7 @@ def load_config(id: str, revision: str | None) -> PretrainedConfig:
         MissingAssetError: it is neither here nor on the hub.
     """
     try:
-        return AutoConfig.from_pretrained(resolve_asset(id), revision=revision, trust_remote_code=False)
+        return AutoConfig.from_pretrained(resolve_asset(id), revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MissingAssetError(
             f"no model configuration for {id!r}: {_first_line(error)}. "
@@ -45,7 +45,7 @@ def without_noise(config: PretrainedConfig, **changes: Any) -> PretrainedConfig:
 
 
 def load_model(
-    loader: type,
+    loader: type[AutoModel] | type[PreTrainedModel],
     id: str,
     config: PretrainedConfig,
     *,
@@ -64,10 +64,10 @@ def load_model(
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, info = loader.from_pretrained(
+        model, info = loader.from_pretrained(  # type: ignore[misc]
             resolve_asset(id),
             config=config,
-            revision=revision,
+            revision=revision or "main",
             trust_remote_code=False,
             use_safetensors=True,
             dtype="float32",

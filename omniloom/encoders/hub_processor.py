@@ -158,7 +158,7 @@ def _read(id: str, revision: str | None) -> Mapping[str, Any]:
     """preprocessor_config.json, or that section of the newer processor_config.json."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         try:
-            file = cached_file(resolve_asset(id), name, revision=revision)
+            file = cached_file(resolve_asset(id), name, revision=revision or "main")
         except OSError:
             continue
         config: Mapping[str, Any] = json.loads(Path(str(file)).read_text())

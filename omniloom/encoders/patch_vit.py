@@ -57,10 +57,9 @@ class PatchViT(Encoder):
         self.patch_px, self.width, self.depth, self.heads, self.channels = patch_px, width, depth, heads, channels
         self.stem = stem
         self.out_dim = width
-        if stem == "conv":
-            self.embed = _conv_stem(channels, width, patch_px)
-        else:
-            self.embed = nn.Conv2d(channels, width, patch_px, patch_px)
+        self.embed: nn.Module = (
+            _conv_stem(channels, width, patch_px) if stem == "conv" else nn.Conv2d(channels, width, patch_px, patch_px)
+        )
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
@@ -124,7 +123,9 @@ def _conv_stem(channels: int, width: int, patch_px: int) -> nn.Sequential:
     """
     halvings = patch_px.bit_length() - 1
     if 2**halvings != patch_px:
-        raise ConfigError(f"the conv stem needs a patch_px that is a power of two, got {patch_px}. Or take stem: patch.")
+        raise ConfigError(
+            f"the conv stem needs a patch_px that is a power of two, got {patch_px}. Or take stem: patch."
+        )
     widths = [channels, *(max(width // 2 ** (halvings - step), 8) for step in range(halvings + 1))]
     layers: list[nn.Module] = []
     for index, (narrow, wide) in enumerate(pairwise(widths)):

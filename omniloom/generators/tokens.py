@@ -91,6 +91,7 @@ class TokenStream:
             self.parts[-1][1].append(token - block.first)
 
     def route_of(self, token: int, modalities: Sequence[str]) -> int:
-        """The route of a slot that holds this id: 0 for text, 1 + modality index for a code."""
+        """The route of a slot that holds this id, as plans have it: 1 + modality index for a code, 0 for all else, the
+        begin and end of a block too."""
         block = self.vocabulary.block_of(token)
-        return 0 if block is None else 1 + modalities.index(block.modality)
+        return 0 if block is None or token in (block.begin, block.end) else 1 + modalities.index(block.modality)

@@ -66,7 +66,8 @@ def linear_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a glob matches none, so that a misspelt target cannot pass for an adapter.
     """
-    linears = [name for name, part in model.named_modules() if _is_linear(name, part)]
+    heads = {id(part.get_output_embeddings()) for part in model.modules() if hasattr(part, "get_output_embeddings")}
+    linears = [name for name, part in model.named_modules() if _is_linear(name, part) and id(part) not in heads]
     for target in targets:
         if not any(fnmatchcase(name, target) for name in linears):
             endings = sorted({name.rpartition(".")[2] for name in linears})

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import av
+
 from ..errors import MediaError
 
 __all__ = ["CODES", "foreign_decoder", "invalid", "too_large"]
@@ -64,7 +66,10 @@ def foreign_decoder(code: str, message: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MediaError, MemoryError):
+    except MediaError:
         raise
-    except Exception:
+    except Exception as error:
+        # FFmpeg's "out of memory" is a MemoryError too, but it means a forged size that it refused to allocate.
+        if isinstance(error, MemoryError) and not isinstance(error, av.FFmpegError):
+            raise
         raise MediaError(code, message) from None

@@ -103,10 +103,8 @@ def log_mel(
         samples_S: float (S,), S >= 1. Shorter than `n_fft` it is filled up with zeros.
         style: "plain" is log10 of the mel energies, not below 1e-10. "whisper" then lifts what is more than 8 below the
             loudest band to that, and returns (x + 4) / 4; on the defaults it equals the feature extractor of Whisper.
-        pad_to_s: fill up with zeros to this many seconds first, as Whisper's encoder expects (30.0); a longer sound is
-        an
-            error, not a cut. None keeps the length. The lift depends on the loudest band only, so padding adds frames
-            but changes others only by the edge of the last window.
+        pad_to_s: fill up with zeros to this many seconds first, as Whisper's encoder expects (30.0); a longer sound
+            is an error, not a cut. None keeps the length. Padding adds frames and changes only the last of the others.
     Raises:
         ShapeError: not one channel, no sample, or longer than `pad_to_s`.
     Source: Radford et al., Robust Speech Recognition via Large-Scale Weak Supervision (arXiv:2212.04356), section 2.2.
@@ -157,9 +155,8 @@ def resample(
 
     Args:
         length: the new T'; first and last step stay where they are.
-        rate_hz, new_rate_hz: instead of `length`: step i lies at i / rate_hz seconds, and T' is as many new steps as
-        end
-            not after the last old one.
+        rate_hz, new_rate_hz: instead of `length`: step i lies at i / rate_hz seconds, and T' is as many new steps
+            as end not after the last old one.
     """
     _require_rank(values_TC, 2, "values_TC", "(T, C)")
     steps = len(values_TC)

@@ -2,8 +2,7 @@
 
 The clip is walked twice: first its packets are counted and timed without decoding anything, and the limits are held
 against that; then frames are decoded one by one and only the chosen ones are kept. What a header says about the number
-of frames is never used. Which frames are kept is one declared policy, uniform in time, see `sampling`; nothing is
-cut at the end.
+of frames is never used. Which frames are kept is one declared policy, see `sampling.choose_times`.
 
 Times are the real presentation times, shifted so that zero is the earlier of first frame and first sound sample; sound
 that starts later is preceded by silence. Rotation is applied; pixels that are not square are left as they are.

@@ -62,8 +62,10 @@ def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel
     }
     if coded:
         size = vocabulary.size - vocabulary.base_size
-        table = backbone.embedding_table()
-        parts.made["vocab"] = parts.seeded("vocab", lambda: VocabRows(vocabulary.base_size, size, table, table))
+        table = backbone.embedding_table().detach()
+        # As embedded, not as stored: some models scale their rows on the way in, and codes stand beside scaled ones.
+        embeds = backbone.embed(torch.arange(vocabulary.base_size, device=table.device)[None])[0].detach()
+        parts.made["vocab"] = parts.seeded("vocab", lambda: VocabRows(vocabulary.base_size, size, embeds, table))
     template = Template.of(
         tokenizer, kind=config.backbone.template, system=config.backbone.system, stop=backbone.stop_ids
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,14 +87,25 @@ def generate(
             raise PlanError(f"the model has no learned output {name!r}; it has: {', '.join(outputs) or 'text only'}.")
     order = sorted(range(len(plans)), key=lambda index: plans[index].shape[1])
     replies: dict[int, Reply] = {}
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+    for chosen in _batches(order, [plan.shape[1] for plan in plans], batch, mixed=model.backbone.is_maskable):
         streams = _run(model, [plans[index] for index in chosen], chosen, sampling, outputs)
         for index, (stream, ids) in zip(chosen, streams, strict=True):
             replies[index] = _reply(model, stream, ids, outputs)
         if progress is not None:
             progress(len(chosen))
     return [replies[index] for index in range(len(plans))]
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int], size: int, *, mixed: bool) -> Iterator[list[int]]:
+    """At most `size` of `order` at a time; unless `mixed`, all of one length."""
+    chosen: list[int] = []
+    for index in order:
+        if len(chosen) == size or (chosen and not mixed and lengths[index] != lengths[chosen[0]]):
+            yield chosen
+            chosen = []
+        chosen.append(index)
+    if chosen:
+        yield chosen
 
 
 def _outputs(model: OmniModel) -> dict[str, CodeOutput]:

@@ -234,7 +234,8 @@ class OmniModel(nn.Module):
         if self.vocab is None:
             return base
         codes = self.vocab.logits(hidden)
-        return torch.cat([base.to(codes.dtype), codes], dim=-1)
+        dtype = torch.promote_types(base.dtype, codes.dtype)
+        return torch.cat([base.to(dtype), codes.to(dtype)], dim=-1)
 
     def losses(self, plan: Plan) -> SlotLosses:
         """Cross-entropy at the supervised slots, and only there."""

@@ -101,12 +101,18 @@ class Planner:
         opened = document.segments
         for number, turn in enumerate(sample.turns):
             self._add_turn(document, turn, number, sample.id, rng)
+        asked = document.segments
         if ask:
             document.add(self._around("prefix", "assistant"), Kind.TEXT)
         if not document.slots:
             raise PlanError(f"sample {sample.id!r} has no turns, so there is nothing to plan.")
-        truncated = self._fit(document, opened, sample.id)
-        return self._finish(document, sample.id, truncated).check()
+        if not opening and document.slots[0].learn:
+            raise PlanError(
+                f"sample {sample.id!r} continues a plan with a learned token, whose label would stand in the plan before "
+                "it. Plan that answer together with the turn it answers."
+            )
+        truncated = self._fit(document, range(opened, asked), sample.id)
+        return replace(self._finish(document, sample.id, truncated), turns=len(sample.turns)).check()
 
     def batch(self, plans: Sequence[Plan], *, pack: int = 0) -> Plan:
         """Plans of single samples as one batch: padded, or packed into rows of `pack` slots."""
@@ -222,8 +228,9 @@ class Planner:
 
     # -- fitting and finishing --------------------------------------------------------------------------------
 
-    def _fit(self, document: _Document, opened: int, sample: str) -> int:
-        """Cut whole segments until the document fits; returns how many."""
+    def _fit(self, document: _Document, candidates: range, sample: str) -> int:
+        """Cut whole segments among the candidates (neither the opening nor what asks) until the document fits; returns
+        how many."""
         if self.max_length is None or len(document.slots) <= self.max_length:
             return 0
         if self.overflow == "refuse":
@@ -234,7 +241,6 @@ class Planner:
         sizes = [0] * document.segments
         for slot in document.slots:
             sizes[slot.segment] += 1
-        candidates = list(range(opened, document.segments))
         order = candidates if self.overflow == "start" else candidates[::-1]
         excess, cut = len(document.slots) - self.max_length, set[int]()
         for segment in order:
@@ -243,7 +249,7 @@ class Planner:
             cut.add(segment)
             excess -= sizes[segment]
         left = [slot for slot in document.slots if slot.segment not in cut]
-        if excess > 0 or len(left) <= sum(sizes[:opened]):
+        if excess > 0 or len(cut) == len(candidates):
             raise PlanError(f"sample {sample!r} has no segment that fits {self.max_length} slots beside its opening.")
         had_labels = any(slot.learn for slot in document.slots)
         if had_labels and not any(slot.learn for slot in left):

@@ -95,7 +95,8 @@ def _take_apart(tokenizer: Any) -> tuple[str, dict[str, tuple[str, str]], str]:
     assistant_prefix = asked.partition(user)[2][len(user_suffix) :]
     between = three.partition(user)[2].partition(assistant)[0]
     middle = three.partition(assistant)[2].partition(again)[0]
-    assistant_suffix = render(("user", user), ("assistant", assistant)).partition(assistant)[2]
+    answered = render(("user", user), ("assistant", assistant))
+    assistant_suffix = answered.partition(assistant)[2]
     user_prefix = middle[len(assistant_suffix) :]
     opening = one.partition(user)[0]
     bos = tokenizer.bos_token or ""
@@ -105,6 +106,7 @@ def _take_apart(tokenizer: Any) -> tuple[str, dict[str, tuple[str, str]], str]:
     around = {"user": (user_prefix, user_suffix), "assistant": (assistant_prefix, assistant_suffix)}
     sound = (
         asked.startswith(one)
+        and answered.startswith(asked + assistant)
         and middle.startswith(assistant_suffix)
         and opening.endswith(user_prefix)
         and between == user_suffix + assistant_prefix

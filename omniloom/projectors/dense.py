@@ -74,7 +74,7 @@ class MLP(Projector):
     def forward(self, packed: Packed, context: Context) -> Packed:
         """Each row mapped alone; shapes stay."""
         require_width(self, packed)
-        x = self.input_norm(packed.x.to(self.maps[0].weight))
+        x = self.input_norm(packed.x.to(next(self.maps.parameters())))
         for index, linear in enumerate(self.maps):
             x = linear(self.act(x) if index else x)
         return Packed(x, packed.shapes)

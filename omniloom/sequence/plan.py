@@ -84,7 +84,7 @@ class Plan:
     document; a cut may only fall where it changes. stream: 0; 1 marks the encoder side of an encoder-decoder.
     position: restarts at 0 in every document. time_s: seconds, NaN where there is no clock. label: the id that this
     slot must predict, or IGNORE. weight: of that label. route: 0, or 1 + modality index of the slot; adapters and
-    experts choose by it. `truncated`: segments cut off to fit a length, over the batch.
+    experts choose by it. `truncated`: segments cut off to fit a length, `turns`: turns planned, both over the batch.
     """
 
     ids: Tensor
@@ -104,6 +104,7 @@ class Plan:
     modalities: tuple[str, ...]
     samples: tuple[str, ...]
     truncated: int = 0
+    turns: int = 0
 
     # -- size -------------------------------------------------------------------------------------------------
 
@@ -200,6 +201,7 @@ class Plan:
             modalities=modalities,
             samples=tuple(name for plan in flat for name in plan.samples),
             truncated=sum(plan.truncated for plan in flat),
+            turns=sum(plan.turns for plan in flat),
         )._with_sources()
 
     @classmethod
@@ -243,7 +245,6 @@ class Plan:
         if self.modalities != other.modalities:
             raise PlanError(f"plans of different models: {self.modalities} and {other.modalities}.")
         slots = self.shape[1]
-        turns = max((item.turn for item in self.items), default=-1) + 1
         second = {
             **other.tensors(),
             "item": other.item + torch.where(other.item >= 0, len(self.items), 0),
@@ -251,10 +252,9 @@ class Plan:
             "position": other.position + int(self.position.max()) + 1,
         }
         joined = {name: torch.cat([value, second[name]], dim=-1) for name, value in self.tensors().items()}
-        moved = tuple(replace(item, start=item.start + slots, turn=item.turn + turns) for item in other.items)
-        return replace(
-            self, **joined, items=self.items + moved, truncated=self.truncated + other.truncated
-        )._with_sources()
+        moved = tuple(replace(item, start=item.start + slots, turn=item.turn + self.turns) for item in other.items)
+        counts = {"truncated": self.truncated + other.truncated, "turns": self.turns + other.turns}
+        return replace(self, **joined, items=self.items + moved, **counts)._with_sources()
 
     def _with_sources(self) -> Plan:
         """Number the packed rows of every modality, item by item, in the order of `items`."""
@@ -273,41 +273,68 @@ class Plan:
         """Hold the plan to its own rules; returns it.
 
         Raises:
-            PlanError: an item's run is not as long as its rows, a label is off its slot, positions do not restart,
-                a document straddles rows, or padding stands before the end.
+            PlanError: an item's run is not as long as its rows, a label is off its slot, source rows are not those of the
+                items, positions do not count from 0 in every document, a document is not in one piece, a route is not
+                its slot's, or padding stands before the end.
         """
         rows, length = self.shape
         media = self.kind == int(Kind.MEDIA)
         real = ~self.is_padding
-        if bool((real[:, 1:] & ~real[:, :-1]).any()):
+        if bool((real[:, 1:] & ~real[:, :-1]).any()) or bool((real != (self.document >= 0)).any()):
             raise PlanError("padding stands before the end of a row; documents must come first.")
         covered = torch.zeros_like(media)
         for index, item in enumerate(self.items):
             if item.start < 0 or item.start + item.length > length or item.row >= rows:
                 raise PlanError(f"item {index} ({item.modality}) lies outside the plan of {rows} x {length} slots.")
             span = slice(item.start, item.start + item.length)
+            of_item = self.item == index
+            if int(of_item.sum()) != item.length or not bool(of_item[item.row, span].all()):
+                raise PlanError(
+                    f"item {index} ({item.modality}) has {item.length} rows but its run of slots has "
+                    f"{int(of_item.sum())}, or lies elsewhere. Rebuild the plan after changing a part."
+                )
+            if item.modality not in self.modalities or bool(
+                (self.modality[item.row, span] != self.modalities.index(item.modality)).any()
+            ):
+                raise PlanError(f"item {index} is of modality {item.modality!r}, its slots are of another.")
             if item.role != "in":
                 continue
-            if not bool(media[item.row, span].all()) or not bool((self.item[item.row, span] == index).all()):
-                raise PlanError(
-                    f"item {index} ({item.modality}) has {item.length} rows but its run of slots is shorter. "
-                    "Rebuild the plan after changing a part."
-                )
-            expected = item.length if item.keep is None else len(item.keep)
-            if expected != item.length or (item.keep is None and item.rows != item.length):
+            expected = item.rows if item.keep is None else len(item.keep)
+            if expected != item.length or (item.keep is not None and max(item.keep) >= item.rows):
                 raise PlanError(f"item {index} ({item.modality}) gives {item.rows} rows for {item.length} slots.")
             covered[item.row, span] = True
         if bool((media != covered).any()):
-            raise PlanError(f"{int((media & ~covered).sum())} slots await rows that no item gives.")
-        self._check_labels(real)
+            raise PlanError(f"{int((media != covered).sum())} slots await rows that no item gives, or rows await slots.")
+        if not torch.equal(self._with_sources().source, self.source):
+            raise PlanError("source rows are not those of the items in order. Rebuild the plan; do not edit its slots.")
+        has_route = media | (self.kind == int(Kind.CODE))
+        if not torch.equal(self.route, torch.where(has_route, self.modality + 1, 0)):
+            raise PlanError("a slot has another route than its modality's. Rebuild the plan; do not edit its slots.")
+        together = self._check_documents(real)
+        self._check_labels(real, together)
         return self
 
-    def _check_labels(self, real: Tensor) -> None:
+    def _check_documents(self, real: Tensor) -> Tensor:
+        """Hold documents to one piece each and positions to counting from 0; returns (B, L), True where the next slot
+        is of the same document."""
+        together = torch.cat([self.document[:, 1:] == self.document[:, :-1], torch.zeros_like(real[:, :1])], 1) & real
+        pieces = self.document[real & ~together]
+        if not torch.equal(pieces.sort().values, torch.arange(len(pieces), device=pieces.device)):
+            raise PlanError("a document is in several pieces, or documents are not numbered from 0.")
+        starts = real & torch.cat([torch.ones_like(real[:, :1]), ~together[:, :-1]], 1)
+        if bool((self.position[:, starts] != 0).any()):
+            raise PlanError("positions must restart at 0 in every document.")
+        later = torch.cat([self.position[:, :, 1:] - self.position[:, :, :-1], torch.ones_like(self.position[:, :, :1])], 2)
+        # One axis counts slots. Several axes (time, height, width) go back and forth inside an item.
+        if self.position.shape[0] == 1 and bool((later[0][together] != 1).any()):
+            raise PlanError("positions must count the slots of a document, one by one.")
+        return together
+
+    def _check_labels(self, real: Tensor, together: Tensor) -> None:
         learned = self.label != IGNORE
         if bool(learned[:, -1:].any()) or bool((learned & ~real).any()):
             raise PlanError("a label stands on padding or on the last slot of a row, where nothing follows.")
         following = torch.cat([self.ids[:, 1:], self.ids[:, :1]], 1)
-        together = torch.cat([self.document[:, 1:] == self.document[:, :-1], torch.zeros_like(real[:, :1])], 1)
         kinds = torch.cat([self.kind[:, 1:], self.kind[:, :1]], 1)
         wrong = learned & ((self.label != following) | ~together | (kinds == int(Kind.MEDIA)))
         if bool(wrong.any()):
@@ -315,9 +342,8 @@ class Plan:
             raise PlanError(
                 f"row {row}, slot {slot}: the label {int(self.label[row, slot])} is not the token that follows it."
             )
-        starts = real & torch.cat([torch.ones_like(real[:, :1]), ~together[:, :-1]], 1)
-        if bool((self.position[0][starts] != 0).any()):
-            raise PlanError("positions must restart at 0 in every document.")
+        if bool(((self.weight != 0) & ~learned).any()):
+            raise PlanError("a slot without a label has a weight.")
 
     def explain(self, decode: Callable[[list[int]], str] | None = None) -> str:
         """The plan as a table, one line per run of slots that belong together.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from omniloom.starter.cache import Progress
-    from omniloom.starter.voice import Voice
+    from omniloom.starter.piper import Voice
 
 __all__ = ["Entry", "absent_reason", "available", "dataset", "digest", "inventory", "licence", "resolve", "voice"]
 
@@ -60,8 +60,8 @@ def dataset(name: str, *, progress: Progress | None = None) -> Path:
 
 
 def voice(*, name: str = "joe", length_scale: float = 1.0, noise: float = 0.0) -> Voice:
-    """The packaged voice `name`; see `omniloom.starter.voice.Voice`."""
-    from omniloom.starter.voice import Voice
+    """The packaged voice `name`; see `omniloom.starter.piper.Voice`."""
+    from omniloom.starter.piper import Voice
 
     folder = resolve(name)
     return Voice(next(folder.glob("*.onnx")), length_scale=length_scale, noise=noise)
@@ -93,10 +93,10 @@ def licence(name: str) -> str:
 
 
 def inventory() -> list[Entry]:
-    """Every packaged model and data set: what it is, from which package, under which licence, and whether it is here."""
+    """Every packaged model and data set: what it is, its package and licence, and whether it is here."""
     from omniloom.starter.assets import ASSETS
     from omniloom.starter.cache import home
-    from omniloom.starter.datasets import DATASETS, place
+    from omniloom.starter.datasets import DATASETS, place, sources
     from omniloom.starter.models import MODELS
 
     entries = []
@@ -117,7 +117,7 @@ def inventory() -> list[Entry]:
             )
         )
     for data in DATASETS.values():
-        assets = [ASSETS[name] for name in data.assets]
+        assets = sources(data.name)
         package = ", ".join(f"{a.registry}:{a.package} {a.version}" for a in assets) or "made here"
         size = sum(a.download_mb for a in assets)
         entries.append(

@@ -33,7 +33,10 @@ class Asset:
     what: str
 
 
-_ESPEAK_DATA = ("espeak-ng-data/phondata", "espeak-ng-data/phonindex", "espeak-ng-data/phontab", "espeak-ng-data/intonations")  # fmt: skip
+_ESPEAK_DATA = tuple(
+    f"espeak-ng-data/{name}"
+    for name in ("phondata", "phonindex", "phontab", "intonations", "en_dict", "lang/gmw/en*", "voices/!v/*")
+)
 
 _ROWS = [
     Asset(
@@ -70,8 +73,7 @@ _ROWS = [
     ),
     Asset(
         "espeak-ng", "pypi", "espeakng-loader", "0.2.4", "espeakng_loader/",
-        ("*espeak-ng.[sd]*[!0-9]", *_ESPEAK_DATA, "espeak-ng-data/en_dict",
-         "espeak-ng-data/lang/gmw/en*", "espeak-ng-data/voices/!v/*"),
+        ("*espeak-ng.[sd]*[!0-9]", *_ESPEAK_DATA),
         {
             "linux-x86_64": "43ca67b9b98afaa29e51ba121c1dff467b9cb998688a6fbba837ac255e6afc57",
             "linux-aarch64": "ddf167ea42f3618f47e26e5e79692076f503995677347f7c6268308008d84503",
@@ -80,7 +82,8 @@ _ROWS = [
             "win32-amd64": "7c0d36e28ce01c28604b7ce7fd20f10088361bebd87ad46d5cfcdc75ddaf8fb4",
             "win32-arm64": "a987a4c8ae302208109d921563555c2d9a41602359fd0d35caab46f87c7fda30",
         },
-        "GPL-3.0-or-later (run as a separate program)", 10.1, 1.6, "eSpeak NG 1.52, formant speech synthesis and phonemes",
+        "GPL-3.0-or-later (run as a separate program)", 10.1, 1.6,
+        "eSpeak NG 1.52, formant speech synthesis and phonemes",
     ),
     Asset(
         "timgm6mb", "pypi", "pretty_midi", "0.2.11.post0", "pretty_midi/",
@@ -104,11 +107,13 @@ _ROWS = [
         "plaid", "pypi", "sktime", "1.2.0", "sktime/datasets/data/PLAID/",
         ("PLAID_TRAIN.ts", "PLAID_TEST.ts"),
         "98db65d9785beec42e47602ffbd9275b6179dbc1a858671739ecc0b27e4a7aad",
-        "BSD-3-Clause package; PLAID data CC-BY-4.0", 8.2, 3.0, "PLAID, start-up current of 11 kinds of appliance",
+        "BSD-3-Clause package, which states no terms for the PLAID data", 8.2, 3.0, "PLAID, start-up current of 11 kinds of appliance",
     ),
     Asset(
-        "fashion-mnist", "debian", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1", "usr/share/datasets/fashion-mnist/",
-        ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"),
+        "fashion-mnist", "debian", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1",
+        "usr/share/datasets/fashion-mnist/",
+        ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz",
+         "t10k-labels-idx1-ubyte.gz"),
         "f37bf62265b0989968a94c78e420344f1ede1007dabf032a0dc5e88371fef370",
         "MIT", 30.9, 30.9, "Fashion-MNIST, 70,000 pictures of 10 kinds of clothes",
     ),
@@ -123,18 +128,6 @@ _ROWS = [
         ("BlendSwap-CC-0.sh3f", "BlendSwap-CC-BY.sh3f", "KatorLegaz.sh3f", "Reallusion.sh3f", "Scopia.sh3f"),
         "1dbe68d107a445944b8bf71304c444e713e8f1061e2fc89abb8be509bedc8087",
         "CC-BY-3.0 and CC0, by catalogue", 119.8, 130.4, "820 named 3-D models of furniture",
-    ),
-    Asset(
-        "noto-emoji", "debian", "fonts-noto-color-emoji", "2.042-0+deb12u1", "usr/share/fonts/truetype/noto/",
-        ("NotoColorEmoji.ttf",),
-        "e5899ed38b8ed83e08bd3ac5de09791e9d19d288333a796de1d35ad17396f1ec",
-        "OFL-1.1", 9.9, 11.0, "Noto Color Emoji, 3,926 bitmaps of 136 x 128",
-    ),
-    Asset(
-        "emoji-names", "pypi", "emoji", "2.16.0", "emoji/unicode_codes/",
-        ("emoji.json",),
-        "68d0dc4ac61ccb49c1335809ffb963bcca0fdb4a7e04278ff597125a2b043122",
-        "BSD-3-Clause", 0.6, 0.5, "the names of all emoji",
     ),
 ]  # fmt: skip
 

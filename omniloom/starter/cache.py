@@ -38,7 +38,10 @@ def silent(name: str, stage: str) -> None:
 
 
 def home() -> Path:
-    """The cache folder: `$OMNILOOM_HOME` if set, else `~/.cache/omniloom`. The starter kit's only read of the environment."""
+    """The cache folder: `$OMNILOOM_HOME` if set, else `~/.cache/omniloom`.
+
+    The only place of the starter kit that reads the environment.
+    """
     named = os.environ.get("OMNILOOM_HOME", "")
     return Path(named).expanduser().resolve() if named else Path.home() / ".cache" / "omniloom"
 

@@ -24,7 +24,13 @@ __all__ = ["convert_whisper", "read_model_bin"]
 
 _VERSION = 6
 _HEAD_DIM = 64  # of every Whisper size
-_DTYPES = {0: np.dtype("<f4"), 1: np.dtype("i1"), 2: np.dtype("<i2"), 3: np.dtype("<i4"), 4: np.dtype("<f2")}
+_DTYPES: dict[int, np.dtype] = {
+    0: np.dtype("<f4"),
+    1: np.dtype("i1"),
+    2: np.dtype("<i2"),
+    3: np.dtype("<i4"),
+    4: np.dtype("<f2"),
+}
 
 
 def read_model_bin(path: Path) -> dict[str, Tensor]:

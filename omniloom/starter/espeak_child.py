@@ -53,7 +53,7 @@ def loaded(library_path: str, data_folder: str, voice: str) -> Iterator[tuple[An
         yield library, rate_hz
     finally:
         library.espeak_Terminate()  # it runs a thread; unloading code that still runs would crash
-        (_ctypes.dlclose if os.name == "posix" else _ctypes.FreeLibrary)(library._handle)
+        getattr(_ctypes, "dlclose" if os.name == "posix" else "FreeLibrary")(library._handle)
 
 
 def speak(library: Any, request: dict[str, Any]) -> bytes:

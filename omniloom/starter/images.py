@@ -39,8 +39,8 @@ _THING_PROMPTS = Prompts(
 )  # fmt: skip
 _DRAW_PROMPTS = Prompts(
     (
-        "Draw the digit {word}.", "Write the number {word}.", "Show me a {word}.", "Make a picture of the digit {word}.",
-        "Please draw a {word}.", "I want to see the number {word}.",
+        "Draw the digit {word}.", "Write the number {word}.", "Show me a {word}.",
+        "Make a picture of the digit {word}.", "Please draw a {word}.", "I want to see the number {word}.",
     ),
     ("Sketch the numeral {word}.", "Put a handwritten {word} on paper.", "Could you produce an image of {word}?"),
 )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from omniloom.errors import MissingAssetError, did_you_mean
@@ -16,7 +17,10 @@ __all__ = ["MODELS", "PackagedModel", "model_absent_reason", "resolve_model"]
 
 @dataclass(frozen=True)
 class PackagedModel:
-    """One model: `convert(asset folder, empty folder)` writes it; `version` rises whenever that writes other files."""
+    """One model: `convert(asset folder, empty folder)` writes it; `version` rises whenever that writes other files.
+
+    `modules` are the Python packages that conversion or use takes beyond those every installation has.
+    """
 
     name: str
     asset: str
@@ -24,6 +28,7 @@ class PackagedModel:
     convert: Callable[[Path, Path], object]
     size_mb: float
     what: str
+    modules: tuple[str, ...] = ()
 
 
 def _smollm2(source: Path, out: Path) -> None:
@@ -66,7 +71,7 @@ MODELS: dict[str, PackagedModel] = {
     for row in (
         PackagedModel(
             "smollm2-135m", "smollm2-135m-gguf", 1, _smollm2, 272.6,
-            "language model, LlamaForCausalLM bf16: AutoModelForCausalLM and AutoTokenizer",
+            "language model, LlamaForCausalLM bf16: AutoModelForCausalLM and AutoTokenizer", ("gguf",),
         ),
         PackagedModel(
             "whisper-tiny-en", "whisper-tiny-en-ct2", 1, _whisper, 77.7,
@@ -74,7 +79,7 @@ MODELS: dict[str, PackagedModel] = {
         ),
         PackagedModel(
             "dinov2-small", "dinov2-small-onnx", 1, _dinov2, 88.2,
-            "image encoder, 14-pixel patches, fine-tuned on saliency: Dinov2Model",
+            "image encoder, 14-pixel patches, fine-tuned on saliency: Dinov2Model", ("onnx",),
         ),
         PackagedModel(
             "efficientnet-lite0", "efficientnet-lite0-pth", 1, _efficientnet, 18.8,
@@ -82,7 +87,7 @@ MODELS: dict[str, PackagedModel] = {
         ),
         PackagedModel(
             "joe", "joe-piper", 1, _joe, 63.2,
-            "voice, US English: en_US-joe-medium.onnx of omniloom.starter.voice.Voice",
+            "voice, US English: en_US-joe-medium.onnx of omniloom.starter.piper.Voice", ("onnxruntime",),
         ),
     )
 }  # fmt: skip
@@ -97,7 +102,10 @@ def _row(name: str) -> PackagedModel:
 def model_absent_reason(name: str) -> str:
     """Why model `name` cannot be had on this system; empty if it can, or is in the cache already."""
     row = _row(name)
-    return "" if (home() / "models" / name).is_dir() else absent_reason(row.asset)
+    if (home() / "models" / name).is_dir():
+        return ""
+    missing = [module for module in row.modules if find_spec(module) is None]
+    return f"the Python package {missing[0]!r} is not installed" if missing else absent_reason(row.asset)
 
 
 def resolve_model(name: str, *, progress: Progress = silent) -> Path:

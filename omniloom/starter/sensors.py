@@ -76,7 +76,7 @@ def unpickled_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def watch_imu(folder: Path, assets: Mapping[str, Path]) -> None:
-    """Seven exercises in windows of five seconds, (250, 6): acceleration and turn rate; three of ten people are the test."""
+    """Seven exercises, (250, 6) windows of five seconds of acceleration and turn rate; three of ten people test."""
     arrays = unpickled_arrays(assets["watch-imu"] / "watch_dataset.npy")
     sides: dict[str, list[Item]] = {"train": [], "test": []}
     for recording, (label, subject) in enumerate(zip(arrays["y"].tolist(), arrays["subject"].tolist(), strict=True)):

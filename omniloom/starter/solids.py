@@ -34,8 +34,9 @@ _ELEMENTS = {
 }  # fmt: skip
 
 FURNITURE = {
-    "chair": "chair armchair stool", "table": "table desk", "sofa": "sofa couch", "bed": "bed", "lamp": "lamp light lantern",
-    "door": "door", "window": "window", "cabinet": "cabinet wardrobe bookcase shelves drawers", "plant": "plant tree bush",
+    "chair": "chair armchair stool", "table": "table desk", "sofa": "sofa couch", "bed": "bed",
+    "lamp": "lamp light lantern", "door": "door", "window": "window", "plant": "plant tree bush",
+    "cabinet": "cabinet wardrobe bookcase shelves drawers",
 }  # fmt: skip
 """Class -> the words of a model's name that put it there; a name with words of two classes is left out."""
 _BY_CATEGORY = {"Characters": "person", "Vehicles": "vehicle"}
@@ -43,7 +44,8 @@ _BY_CATEGORY = {"Characters": "person", "Vehicles": "vehicle"}
 _MOLECULE_PROMPTS = Prompts(
     (
         "What kind of molecule is this?", "Which class of compound is it?", "Name the family of this molecule.",
-        "What sort of compound do the atoms form?", "Which chemical class does this belong to?", "Classify the molecule.",
+        "What sort of compound do the atoms form?", "Which chemical class does this belong to?",
+        "Classify the molecule.",
     ),
     (
         "Tell me the compound family of these atoms.", "How would a chemist call this group of substances?",
@@ -63,11 +65,11 @@ _FURNITURE_PROMPTS = Prompts(
 
 _POINTS = 512
 _TRAIN_TURNS = 4  # turned copies of each training example; the test has one of each
-_TEST_SHARE = 0.25
+_TEST_SHARE = 1 / 3
 
 
 def _test_groups(task: str, groups: Mapping[str, Sequence[str]]) -> set[str]:
-    """A quarter of every class's groups, drawn."""
+    """A third of every class's groups, drawn."""
     chosen: set[str] = set()
     for label, names in sorted(groups.items()):
         unique = sorted(set(names))

@@ -17,11 +17,14 @@ from omniloom.starter.soundfont import SoundFont
 
 __all__ = ["INSTRUMENTS", "WORDS", "music", "spoken_digits", "spoken_words"]
 
-WORDS = (*DIGITS, "yes", "no", "up", "down", "left", "right", "stop", "go", "cat", "dog", "bird", "house", "tree", "water", "music")  # fmt: skip
+WORDS = (
+    *DIGITS, "yes", "no", "up", "down", "left", "right", "stop", "go", "cat", "dog", "bird", "house", "tree", "water",
+    "music",
+)  # fmt: skip
 
 INSTRUMENTS: dict[str, int] = {
     "piano": 0, "xylophone": 13, "organ": 19, "accordion": 21, "guitar": 24, "bass": 33, "violin": 40, "harp": 46,
-    "choir": 52, "trumpet": 56, "saxophone": 65, "clarinet": 71, "flute": 73, "sitar": 104,
+    "choir": 52, "trumpet": 56, "saxophone": 66, "clarinet": 71, "flute": 73, "sitar": 104,
 }  # fmt: skip
 """Fourteen instruments by their General MIDI programs."""
 
@@ -118,7 +121,7 @@ def spoken_words(folder: Path, assets: Mapping[str, Path]) -> None:
 
 _LOW_KEY, _HIGH_KEY = 48, 83
 _VELOCITIES = {"train": (60, 80, 100, 120), "test": (70, 90, 110)}
-_NOTES, _NOTE_S = 3, 0.45
+_NOTES, _NOTE_S, _RING_S = 3, 0.3, 0.3
 
 
 def _melody(font: SoundFont, program: int, side: str, key: tuple[object, ...]) -> tuple[np.ndarray, str]:
@@ -129,7 +132,7 @@ def _melody(font: SoundFont, program: int, side: str, key: tuple[object, ...]) -
     notes = [keys[start + choose.randrange(5)] for _ in range(_NOTES)]
     velocity = choose.choice(_VELOCITIES[side])
     step = round(_NOTE_S * SPEECH_RATE_HZ)
-    sound = np.zeros(step * _NOTES + round(0.5 * SPEECH_RATE_HZ), dtype=np.float32)
+    sound = np.zeros(step * _NOTES + round(_RING_S * SPEECH_RATE_HZ), dtype=np.float32)
     for place, note in enumerate(notes):
         played = font.note(program, note, velocity, _NOTE_S, rate_hz=SPEECH_RATE_HZ)
         sound[place * step : place * step + len(played)] += played[: len(sound) - place * step]
@@ -137,8 +140,8 @@ def _melody(font: SoundFont, program: int, side: str, key: tuple[object, ...]) -
     return sound * level, f"{'-'.join(map(str, notes))}-v{velocity}"
 
 
-def music(folder: Path, assets: Mapping[str, Path], *, train: int = 140, test: int = 40) -> None:
-    """Fourteen instruments playing three notes; the test's pitches and velocities are not in training; group is the first pitch."""
+def music(folder: Path, assets: Mapping[str, Path], *, train: int = 100, test: int = 40) -> None:
+    """Fourteen instruments playing three notes; pitches and velocities of the test are new; group: first pitch."""
     font = SoundFont(assets["timgm6mb"] / "TimGM6mb.sf2")
     sides = []
     for side, count in (("train", train), ("test", test)):

@@ -1,7 +1,7 @@
 """Arrays out of an old pickled `.npy`, in a process of its own. Run by path; it imports nothing of this package.
 
 Started as `python unpickle_child.py SOURCE.npy TARGET.npz`. A pickle may run any code while it is read; here every
-name that it asks for is refused except the four that put numpy arrays together again. The arrays are written
+name that it asks for is refused except those that put numpy arrays together again. The arrays are written
 without pickle: `X_0`, `X_1`, ... for the items of a list of arrays, and the other entries under their own names.
 """
 
@@ -21,7 +21,15 @@ ALLOWED = {
     ("numpy._core.multiarray", "_reconstruct"),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
+    ("_codecs", "encode"),
 }
+
+
+def latin1(text: str, encoding: str) -> bytes:
+    """What stands for `_codecs.encode`, by which old pickles write bytes; other encodings are refused."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"the file encodes bytes as {encoding!r}, expected 'latin1'")
+    return text.encode("latin1")
 
 
 class ArraysOnly(pickle.Unpickler):
@@ -34,7 +42,7 @@ class ArraysOnly(pickle.Unpickler):
             from numpy.core.multiarray import _reconstruct
 
             return _reconstruct
-        return getattr(np, name)
+        return latin1 if name == "encode" else getattr(np, name)
 
 
 def pickled_part(data: bytes) -> bytes:
@@ -63,4 +71,5 @@ if __name__ == "__main__":
     with open(sys.argv[1], "rb") as file:
         loaded = ArraysOnly(io.BytesIO(pickled_part(file.read())), encoding="latin1").load()
     # The outermost array holds one object, the dictionary.
-    np.savez(sys.argv[2], **flat(loaded.item() if isinstance(loaded, np.ndarray) else loaded))
+    arrays: dict[str, Any] = dict(flat(loaded.item() if isinstance(loaded, np.ndarray) else loaded))
+    np.savez(sys.argv[2], **arrays)

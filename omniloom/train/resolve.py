@@ -6,7 +6,6 @@ Threads are counted, minutes become steps, part files are copied into the run fo
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +16,8 @@ import torch
 from omniloom.config import LoadedRun, RunConfig, relocated
 from omniloom.data.pipeline import Pipeline
 from omniloom.data.sources import Source
-from omniloom.errors import ConfigError
+from omniloom.errors import ConfigError, TrainingError
+from omniloom.files import write_whole
 from omniloom.model import OmniModel
 from omniloom.train.stage import Stage, Trainer
 
@@ -31,6 +31,7 @@ def settle(loaded: LoadedRun, folder: Path) -> RunConfig:
 
     Raises:
         ConfigError: two part files of one name; rename one of them.
+        TrainingError: a part file is not the one that the run in this folder began with.
     """
     config = relocated(loaded.config, loaded.base_folder, folder)
     values = config.model_dump(mode="json", by_alias=True)
@@ -54,11 +55,17 @@ def settle(loaded: LoadedRun, folder: Path) -> RunConfig:
 
     for room in ("backbone", "adapters", "components", "modalities"):
         values[room] = brought(values[room])
-    if copied:
-        (folder / "parts").mkdir(parents=True, exist_ok=True)
+    for row in values["data"].values():
+        row["type"] = brought(row["type"])
     for name, source in copied.items():
-        if source != (folder / "parts" / name).resolve():
-            shutil.copyfile(source, folder / "parts" / name)
+        target = folder / "parts" / name
+        if not target.exists():
+            write_whole(target, source.read_bytes())
+        elif target.read_bytes() != source.read_bytes():
+            raise TrainingError(
+                f"the part file {name} has changed since the run in {folder} began. "
+                "Choose another --out, or start it anew with --fresh."
+            )
     return RunConfig.model_validate(values)
 
 
@@ -82,6 +89,7 @@ def calibrate(
             stages.append(stage)
             continue
         trial = stage.model_copy(update={"steps": _TRIALS, "minutes": None})
+        buffers = {name: value.clone() for name, value in model.parts.named_buffers()}
         trainer = Trainer(model, Stage(trial, {name: sources[name] for name in stage.data}, config.seed), pipeline)
         seconds = []
         for step in range(_TRIALS):
@@ -89,6 +97,8 @@ def calibrate(
             trainer.backward(step)
             seconds.append(time.perf_counter() - started)
         model.zero_grad(set_to_none=True)
+        for name, value in model.parts.named_buffers():
+            value.copy_(buffers[name])  # running statistics, which the trial moved
         # The first step also warms caches and kernels; the slower of the others leaves room for the optimizer.
         steps = max(1, int(stage.minutes * 60 / (max(seconds[1:]) * 1.05)))
         tell(f"stage {stage.name}: {stage.minutes:g} minutes are {steps} steps of {max(seconds[1:]):.2f} s")

@@ -9,7 +9,7 @@ import difflib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from omniloom.data import FeatureCache, open_source
 from omniloom.data.pipeline import Pipeline
 from omniloom.data.sources import Source
 from omniloom.errors import ConfigError, TrainingError
-from omniloom.files import write_whole
+from omniloom.files import remove_leftovers, write_whole
 from omniloom.model import OmniModel, compose
 from omniloom.train.optimizer import load_optimizer_state, optimizer_state
 from omniloom.train.resolve import calibrate, pin_threads, settle
@@ -83,6 +83,7 @@ class _Run:
     def __init__(self, loaded: LoadedRun, folder: Path, tell: Tell) -> None:
         self.folder, self.tell = folder, tell
         self._refuse_other(loaded)
+        remove_leftovers(folder)
         self.settled = settle(loaded, folder)
         self.states = StateFolder(folder)
         self.elapsed_s = 0.0
@@ -107,6 +108,7 @@ class _Run:
     def train(self) -> Path:
         if (self.folder / "manifest.json").is_file():
             read_manifest(self.folder)
+            self.states.remove()
             self.tell({"event": "note", "text": f"{self.folder} is trained already; --fresh trains it anew"})
             return self.folder
         assert self.settled.threads is not None
@@ -122,8 +124,13 @@ class _Run:
     def _resolved(self, model: OmniModel, sources: Mapping[str, Source], pipeline: Pipeline) -> RunConfig:
         """The run with steps for minutes: measured the first time, read back every other time."""
         path = self.folder / "state" / "resolved.yaml"
+        digests = json.dumps({name: source.digest() for name, source in sources.items()}, indent=1, sort_keys=True) + "\n"
         if path.is_file():
             text = path.read_text()
+            if (self.folder / "data.json").read_text() != digests:
+                raise TrainingError(
+                    f"the data of the run in {self.folder} have changed since it began. Restore them, or start anew with --fresh."
+                )
             resolved = load_run(path).config
             if dump(resolved) != text:
                 raise TrainingError(f"{path} was edited. Start the run anew with --fresh.")
@@ -131,9 +138,8 @@ class _Run:
         resolved = calibrate(
             self.settled, model, sources, pipeline, lambda text: self.tell({"event": "note", "text": text})
         )
+        write_whole(self.folder / "data.json", digests)
         write_whole(path, dump(resolved))
-        digests = {name: source.digest() for name, source in sources.items()}
-        write_whole(self.folder / "data.json", json.dumps(digests, indent=1, sort_keys=True) + "\n")
         return resolved
 
     def _train_stages(
@@ -148,8 +154,7 @@ class _Run:
             progress, weights, moments = saved
             if progress.run_digest != run_digest:
                 raise TrainingError(f"the states in {self.folder} belong to another run. Start anew with --fresh.")
-            touched = model.select(list(progress.trained))
-            assign_strict(touched, weights, what="the saved state")
+            assign_strict(_values(model, progress.trained), weights, what="the saved state")
             self.tell({"event": "note", "text": f"resuming at stage {progress.stage}, step {progress.step}"})
         metrics = Metrics(self.folder / "metrics.jsonl", progress.metrics_bytes)
         self.elapsed_s = progress.elapsed_s
@@ -215,5 +220,13 @@ class _Run:
         moments: bool = True,
     ) -> None:
         progress = Progress(run_digest, stage, step, metrics.bytes, self.elapsed_s, tuple(sorted(trained)))
-        weights = trainer.model.select(sorted(trained))
+        weights = _values(trainer.model, trained)
         self.states.save(progress, weights, optimizer_state(trainer.optimizer) if moments else {})
+
+
+def _values(model: OmniModel, components: Iterable[str]) -> dict[str, Tensor]:
+    """Parameters and buffers of components by "component.name": running statistics are trained, too."""
+    everything = model.components()
+    return {
+        f"{component}.{name}": value for component in sorted(components) for name, value in everything[component].items()
+    }

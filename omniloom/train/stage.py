@@ -146,9 +146,9 @@ class Trainer:
     def backward(self, step: int) -> dict[str, float]:
         """Forward and backward of a step's batch; returns its losses."""
         batch = self.samples(step)
+        torch.manual_seed(seed_of(self.stage.seed, self.stage.config.name, step))
         if self.stage.config.of != "model":
             return self._component_backward(batch, step)
-        torch.manual_seed(seed_of(self.stage.seed, self.stage.config.name, step))
         plans = self.plans(batch, step)
         plan = self.model.planner.batch(plans, pack=self.stage.config.pack).to(self.model.device)
         losses = self.model.losses(plan)

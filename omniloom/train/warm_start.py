@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from omniloom.config import WarmStartConfig
 from omniloom.data.mixture import Mixture
+from omniloom.data.pipeline import seed_of
 from omniloom.errors import ConfigError, TrainingError
 from omniloom.model import OmniModel
 from omniloom.sequence import PlannedItem
@@ -32,13 +33,13 @@ _TEMPERATURE = 0.07
 def spoken_targets(model: OmniModel, texts: Sequence[str], lengths: Sequence[int]) -> list[Tensor]:
     """One (length, D) float32 target per item: row j is the embedding of token j of its text, and the last token's
     from there on. A text of more tokens than rows is spread: row j speaks the mean of its share of the tokens."""
-    table = model.backbone.embedding_table()
     targets = []
     for text, length in zip(texts, lengths, strict=True):
-        ids = torch.tensor(model.planner.text_ids(text), device=table.device)
-        tokens = table[ids].float()
+        ids = torch.tensor(model.planner.text_ids(text), device=model.device)
+        # Not the table's rows: some models scale them on the way in, and the rows of an item stand beside scaled ones.
+        tokens = model.backbone.embed(ids[None])[0].detach().float()
         if len(ids) <= length:
-            targets.append(tokens[torch.arange(length, device=table.device).clamp(max=len(ids) - 1)])
+            targets.append(tokens[torch.arange(length, device=model.device).clamp(max=len(ids) - 1)])
         else:
             shares = torch.tensor_split(tokens, length)
             targets.append(torch.stack([share.mean(0) for share in shares]))
@@ -84,6 +85,7 @@ def warm_start(trainer: Trainer, config: WarmStartConfig, after: Callable[[int, 
     )
     mixture = Mixture(stage.sources, stage.config.data, seed=stage.seed, batch=config.batch)
     for step in range(config.steps):
+        torch.manual_seed(seed_of(stage.seed, stage.config.name, "warm_start", step))
         set_progress(optimizer, step, config.steps, 0.05)
         optimizer.zero_grad(set_to_none=True)
         # A stage of its own for the mixture: its epochs are not those of the steps that follow.

@@ -133,6 +133,7 @@ MALFORMED: dict[str, tuple[bytes, int | None, str]] = {
     "part without type": (changed("{type: patch_vit, patch_px: 8}", "{patch_px: 8}"), 16, "must be a part's name"),
     "unknown source of a stage": (changed("data: {things: 1.0}", "data: {thing: 1.0}"), 34, "Did you mean 'things'?"),
     "unknown source of a task": (changed("{data: held_out,", "{data: heldout,"), 44, "Did you mean 'held_out'?"),
+    "unknown judge": (changed("limit: 100}", "limit: 100, judge: thing}"), 44, "Did you mean 'things'?"),
     "unknown type of source": (changed("{type: csv,", "{type: cvs,"), 30, "Did you mean 'csv'?"),
     "a glob for nothing": (changed("[lora, vocab", "[loar, vocab"), 39, "Did you mean 'lora'?"),
     "a glob with a star for nothing": (changed('"*/encoder"]', '"*/encodr"]'), 33, "'*/encodr' matches no component"),

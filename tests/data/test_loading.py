@@ -91,7 +91,7 @@ def test_limits_hold(tmp_path: Path) -> None:
 
 
 def test_by_default_a_broken_medium_stops_the_run_and_names_the_sample(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="sample 'a': .*'none.png'"):
+    with pytest.raises(MediaError, match=r"sample 'a': .*'none\.png'"):
         MediaLoader(KINDS).load(_sample("none.png"), tmp_path)
 
 

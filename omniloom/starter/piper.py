@@ -64,7 +64,7 @@ class Voice:
         self._session: Any = onnxruntime.InferenceSession(str(onnx_path), options, providers=["CPUExecutionProvider"])
 
     def say(self, text: str) -> tuple[np.ndarray, int]:
-        """Text to (samples (S,) float32 in -1..1, rate_hz); text without a speakable character gives silence of no length.
+        """Text to (samples (S,) float32 in -1..1, rate_hz); text without a letter or digit gives no samples.
 
         Variation is drawn anew at each call unless `noise` is 0.
         """

@@ -1,0 +1,6 @@
+"""`python -m omniloom`: the command line."""
+
+from omniloom.cli.main import main
+
+if __name__ == "__main__":
+    main()
