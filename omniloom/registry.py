@@ -35,7 +35,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "series": "omniloom.encoders.processors:SeriesProcessor",
         "points": "omniloom.encoders.processors:PointsProcessor",
         "video": "omniloom.encoders.processors:VideoProcessor",
-        "hub": "omniloom.encoders.processors:hub_processor",
+        "hub": "omniloom.encoders.hub_processor:HubProcessor",
     },
     "encoders": {
         "patch_vit": "omniloom.encoders.patch_vit:PatchViT",

@@ -1,7 +1,6 @@
 """An event camera: a pixel speaks only when its brightness changes, so motion is all it sees.
 
-Payload: points (x px, y px, t s) with one feature, the sign of the change. One row per window of time comes out.
-"""
+Payload: points (x px, y px, t s), one feature: the sign of the change. One row per window of time comes out."""
 
 import torch
 from torch import Tensor, nn
@@ -57,4 +56,5 @@ class EventConv(Encoder):
         return torch.zeros(1, 2, 4, 4)
 
 
-MODALITY = dict(payload="points", processor=EventFrames, encoder=EventConv, projector="mlp", slots={"max": 8, "over": "resample"})
+SLOTS = {"max": 8, "over": "resample"}
+MODALITY = dict(payload="points", processor=EventFrames, encoder=EventConv, projector="mlp", slots=SLOTS)

@@ -5,8 +5,8 @@
 It is simulated, and meant to show the way, not to prove anything about real sensors. The events follow the usual model
 of the device: a pixel fires each time its log brightness has changed by a contrast threshold, ESIM (Rebecq and others,
 CoRL 2018); a few noise events are added. Shapes are brighter or darker than their background, so the sign of an event
-does not tell the direction. The picture is one moment of the same motion: it shows the shape and cannot show the motion,
-while the events show the motion and blur the shape. Same arguments, same bytes.
+does not tell the direction. The picture is one moment of the same motion: it shows the shape and cannot show the
+motion, while the events show the motion and blur the shape. Same arguments, same bytes.
 """
 
 import argparse

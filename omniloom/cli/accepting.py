@@ -17,11 +17,16 @@ def accept_counts(run: LoadedRun, counts: Sequence[int]) -> list[str]:
     """Write `parameters: COUNT` into every stage of the run file; returns the names of the stages that changed.
 
     Raises:
-        ConfigError: the stages are not written in the run file itself.
+        ConfigError: the stages are not written in the run file itself, or it is that of a trained run.
     """
+    from omniloom.errors import ConfigError
     from omniloom.files import write_whole
 
     path = run.sources[0]
+    if (path.parent / "manifest.json").is_file():
+        raise ConfigError(
+            "this run is trained; its file stays as it is. Accept in the file it was made from.", file=str(path)
+        )
     stages = run.config.stages
     changed = [stage.name for stage, count in zip(stages, counts, strict=True) if stage.parameters != count]
     if not changed:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from omniloom.starter.cache import Progress
     from omniloom.starter.piper import Voice
 
-__all__ = ["Entry", "absent_reason", "available", "dataset", "digest", "inventory", "licence", "resolve", "voice"]
+__all__ = ["Entry", "absent_reason", "available", "dataset", "digest", "inventory", "licence", "resolve", "terms", "voice"]
 
 
 class Entry(NamedTuple):
@@ -133,3 +133,9 @@ def inventory() -> list[Entry]:
             )
         )
     return entries
+
+
+def terms(name: str) -> tuple[str, str, str, str]:
+    """(name, what it is, licence, package) of a model or data set, for reports and model cards."""
+    entry = next(entry for entry in inventory() if entry.name == name)
+    return entry.name, entry.what, entry.licence, entry.package

@@ -107,7 +107,8 @@ _ROWS = [
         "plaid", "pypi", "sktime", "1.2.0", "sktime/datasets/data/PLAID/",
         ("PLAID_TRAIN.ts", "PLAID_TEST.ts"),
         "98db65d9785beec42e47602ffbd9275b6179dbc1a858671739ecc0b27e4a7aad",
-        "BSD-3-Clause package, which states no terms for the PLAID data", 8.2, 3.0, "PLAID, start-up current of 11 kinds of appliance",
+        "BSD-3-Clause package, which states no terms for the PLAID data", 8.2, 3.0,
+        "PLAID, start-up current of 11 kinds of appliance",
     ),
     Asset(
         "fashion-mnist", "debian", "dataset-fashion-mnist", "0.0~git20200523.55506a9-1",

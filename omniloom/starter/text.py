@@ -15,8 +15,8 @@ from omniloom.starter.records import Item, Prompts, chooser, write_sets
 __all__ = ["instruct_text"]
 
 _NUMBERS = (
-    *DIGITS, "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-    "twenty",
+    *DIGITS, "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen",
+    "nineteen", "twenty",
 )  # fmt: skip
 _OPPOSITES = (
     "hot cold", "big small", "fast slow", "high low", "old new", "rich poor", "light dark", "hard soft", "wet dry",
@@ -42,7 +42,7 @@ _KINDS = {
     "vegetable": "carrot potato onion cabbage spinach broccoli lettuce cucumber celery radish turnip leek",
     "instrument": "piano violin guitar trumpet flute drum cello harp clarinet saxophone trombone banjo",
 }
-_TEST_SHARE = 0.2
+_TEST_SHARE = 0.25
 
 
 def _facts() -> Iterator[tuple[str, str, Prompts]]:
@@ -106,7 +106,7 @@ def _facts() -> Iterator[tuple[str, str, Prompts]]:
         for name in names.split():
             pair = [kind, chooser("kinds", name).choice(others)]
             chooser("kinds", name, "order").shuffle(pair)
-            choice = f"a {pair[0]} or a {pair[1]}"
+            choice = " or ".join(f"an {word}" if word[0] in "aeiou" else f"a {word}" for word in pair)
             ways = Prompts(
                 (f"Is {name} {choice}?", f"{name}: {choice}?", f"Would you call {name} {choice}?"),
                 (

@@ -247,14 +247,16 @@ class ModelLaws:
         return f"{item.length} slots, begin and end included"
 
     def _answers_payload(self) -> str:
+        path = self.row.output
+        assert path is not None
         plans = self._plans([Sample("a", _turns([Text("Make one.")]))], ask=True)
-        (reply,) = generate(
-            self.model, plans, Sampling(max_new=4096, outputs=frozenset({self.name}), required=self.name), batch=1
-        )
+        slots = path.layout.length(path.codec.code_shape()) + 2
+        sampling = Sampling(max_new=slots, outputs=frozenset({self.name}), required=self.name)
+        (reply,) = generate(self.model, plans, sampling, batch=1)
         items = [part for part in reply.parts if isinstance(part, Item)]
         expect(bool(items), f"asked for {self.name!r}, the reply holds no item.")
         expect_payload(items[0].payload, self.row.payload_kind)
-        return f"a payload of kind {self.row.payload_kind!r}"
+        return f"a payload of kind {self.row.payload_kind!r} from {slots} slots"
 
     def _saved_codec(self) -> str:
         loaded = self._reloaded()

@@ -18,6 +18,7 @@ from omniloom.sequence import Packed, Shape
 from omniloom.testing.report import LawBrokenError, Ledger
 
 __all__ = [
+    "ROWS_LAW",
     "TOLERANCE",
     "disturbed",
     "encoder_laws",
@@ -25,6 +26,7 @@ __all__ = [
     "expect_close",
     "expect_finite",
     "expect_gradients",
+    "made_rows",
     "option_law",
     "processor_laws",
     "projector_laws",
@@ -32,6 +34,8 @@ __all__ = [
 
 TOLERANCE = 1e-5
 """How far an item alone may lie from the same item in a batch, in float32, relative to the largest value."""
+
+ROWS_LAW = "encoder: declared rows are produced rows"
 
 
 # -- what every proof uses ------------------------------------------------------------------------------------------
@@ -105,7 +109,7 @@ def disturbed(module: nn.Module, *, train: bool = False) -> Iterator[dict[str, n
 
 
 def option_law(ledger: Ledger, law: str, part: Any, *wired: Any, given: Mapping[str, Any] | None = None) -> None:
-    """Every option can be read back under its own name, and builds an equal part. `given`: options as a file sets them."""
+    """Every option can be read back under its own name, and builds an equal part. `given`: as the file sets them."""
 
     def proof() -> str:
         options: dict[str, Any] = {}
@@ -215,12 +219,13 @@ def encoder_laws(
     ledger: Ledger, encoder: Encoder, processor: Processor, payloads: Sequence[Payload], **options: Any
 ) -> None:
     """Declared rows are produced rows; an item's rows are its own; gradients flow; bfloat16 runs."""
-    raws = [processor(payload, None) for payload in payloads]
-    noisy = [processor(payload, torch.Generator().manual_seed(seed)) for seed, payload in enumerate(payloads)]
-    rows_law = "encoder: declared rows are produced rows"
+    raws: list[Tensor] = []
+    rows_law = ROWS_LAW
 
     @torch.no_grad()
     def rows() -> str:
+        raws.extend(processor(payload, None) for payload in payloads)
+        noisy = [processor(payload, torch.Generator().manual_seed(seed)) for seed, payload in enumerate(payloads)]
         counts = []
         for index, raw in enumerate([*raws, *noisy, encoder.minimal_raw()]):
             what = f"payload {index % len(raws)}" if index < 2 * len(raws) else "minimal_raw()"
@@ -279,7 +284,8 @@ def encoder_laws(
             return expect_gradients(parameters)
 
     option_law(ledger, "encoder: options can be read back", encoder, **options)
-    remedy = "compute the same number in forward() and out_shape(); set self.out_dim to the width of the rows."
+    remedy = "compute the same number in forward() and out_shape(); set self.out_dim to the width of the rows. "
+    remedy += "If it needs other media than the made-up ones, pass `examples`."
     ledger.prove(rows_law, rows, remedy=remedy)
     remedy = "mask padding after every layer, and use no statistics over the batch (LayerNorm, not BatchNorm)."
     ledger.prove("encoder: an item alone equals the item in a batch", alone, remedy=remedy, needs=[rows_law])
@@ -314,8 +320,11 @@ def _scalar(x: Tensor) -> Tensor:
 
 def projector_laws(
     ledger: Ledger, projector: Projector, packed: Packed, context: Context, *, label: str = "projector", **options: Any
-) -> None:
-    """Declared rows are produced rows; an item's rows are its own; gradients flow through and into it."""
+) -> bool:
+    """Declared rows are produced rows; an item's rows are its own; gradients flow through and into it.
+
+    Returns whether it produces the rows it declares.
+    """
     rows_law = f"{label}: declared rows are produced rows"
 
     def rows() -> str:
@@ -364,6 +373,7 @@ def projector_laws(
     with torch.no_grad():
         proof = lambda: _in_bfloat16(projector, lambda m: m(half, context).x)  # noqa: E731
         ledger.prove(f"{label}: runs in bfloat16", proof, remedy=remedy, needs=[rows_law])
+    return ledger.is_kept(rows_law)
 
 
 def _wired(projector: Projector) -> tuple[int, int]:

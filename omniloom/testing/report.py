@@ -89,8 +89,7 @@ class Ledger:
 
         `needs`: laws without which this one means nothing; if one of them is not kept, this one is not reached.
         """
-        states = {result.law: result.state for result in self._results}
-        missing = [need for need in needs if states.get(need) != "kept"]
+        missing = [need for need in needs if not self.is_kept(need)]
         if missing:
             self._results.append(LawResult(law, "unreached", f"needs: {missing[0]}", remedy))
             return False
@@ -103,6 +102,10 @@ class Ledger:
         except Exception as error:  # the part is somebody's own code: whatever it raises is the finding
             self._results.append(LawResult(law, "broken", f"raised {type(error).__name__}: {error}", remedy))
         return self._results[-1].state == "kept"
+
+    def is_kept(self, law: str) -> bool:
+        """Whether a law was proven and holds."""
+        return any(result.law == law and result.state == "kept" for result in self._results)
 
     def report(self) -> ConformanceReport:
         """Everything so far.

@@ -56,7 +56,7 @@ def test_a_wrong_call_is_one_line_and_exits_with_2(call, args):
 
 def test_an_error_is_one_line_with_file_and_line(call, tmp_path):
     file = tmp_path / "bad.yaml"
-    file.write_text("name: bad\nbackbone:\n  id: x\n  dtpe: float32\nmodalities: {}\n")
+    file.write_text("name: bad\nbackbone:\n  id: x\n  dtpe: float32\nmodalities: {a: {payload: image, out: {generator: voice}}}\n")
     done = call("train", file)
     assert done.exit_code == 2
     assert done.stderr.startswith(f"error: {file}:4: ") and "Did you mean 'dtype'?" in done.stderr

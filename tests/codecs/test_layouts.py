@@ -20,18 +20,24 @@ def coded(draw):
 
 
 @pytest.mark.parametrize("name", BUILT_IN["layouts"])
-@given(case=coded())
+@given(case=coded(), places=st.integers(1, 5))
 @settings(deadline=None, max_examples=60)
-def test_reading_undoes_placing_for_every_layout(name, case):
+def test_reading_undoes_placing_for_every_layout(name, case, places):
     sizes, codes = case
-    layout = build("layouts", name, sizes)
+    layout = build("layouts", {"type": name, "places": places}, sizes)
     slots = layout.place(codes)
     again = layout.read(slots, codes.shape)
     assert len(slots) == layout.length(codes.shape)
     assert all(torch.equal(a, b) for a, b in zip(again.books, codes.books, strict=True)) and again.shape == codes.shape
     ranges = [layout.allowed(step) for step in range(len(slots))]
     assert all(first <= slot < stop <= layout.size for slot, (first, stop) in zip(slots, ranges, strict=True))
-    assert spec_of("layouts", layout) == {"type": name}
+    assert spec_of("layouts", layout) == {"type": name, "places": places}
+
+
+def test_places_give_the_same_code_another_id_in_another_frame():
+    layout = Flattened([4], places=3)
+    codes = Codes((torch.tensor([2, 2, 2, 2]),), Shape(4))
+    assert layout.place(codes) == [2, 6, 10, 2] and layout.size == 12
 
 
 def test_flattened_puts_the_books_of_a_frame_behind_one_another():

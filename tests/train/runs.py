@@ -18,6 +18,24 @@ from omniloom.model import compose
 from omniloom.train import open_sources, train
 from omniloom.train.stage import Stage, Trainer
 
+MOODY = """
+import torch
+from omniloom.encoders.series_conv import SeriesConv
+
+
+class Moody(SeriesConv):
+    '''Draws noise and keeps running statistics: both must come back after a kill.'''
+
+    def __init__(self, *, channels: int = 2, width: int = 32) -> None:
+        super().__init__(channels=channels, width=width)
+        self.statistics = torch.nn.BatchNorm1d(channels)
+
+    def forward(self, raws):
+        normal = self.statistics(torch.cat(list(raws))).split([len(raw) for raw in raws])
+        noise = 0.1 * torch.rand(1) if self.training else 0.0
+        return super().forward([raw + noise for raw in normal])
+"""
+
 _DATA = {"things": 4.0, "drawings": 1.0}
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["omniloom.train", "omniloom.testing.tiny_run"])
@@ -29,6 +47,14 @@ def run_file(folder: Path, name: str = "run", **changes: object) -> Path:
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**values, **changes}, sort_keys=False))
     return path
+
+
+def moody_rows(folder: Path) -> dict:
+    """The tiny run's modalities, with an encoder of a part file that draws noise and keeps running statistics."""
+    (folder / "moody.py").write_text(MOODY)
+    rows = yaml.safe_load((folder / "run.yaml").read_text())["modalities"]
+    rows["motion"]["in"]["encoder"] = {"type": "moody.py:Moody"}
+    return rows
 
 
 def stage(**changes: object) -> dict:

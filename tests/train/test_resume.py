@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -11,37 +10,17 @@ import time
 import pytest
 import yaml
 
+from omniloom.checkpoint import load_model
 from omniloom.errors import TrainingError
 from omniloom.train import train
-from tests.train.runs import digests_of, losses_of, run_file, stage, steps_of, train_and_kill
-
-CODE = """
-import torch
-from omniloom.encoders.series_conv import SeriesConv
-
-
-class Moody(SeriesConv):
-    '''Draws noise and keeps running statistics: both must come back after a kill.'''
-
-    def __init__(self, *, channels: int = 2, width: int = 32) -> None:
-        super().__init__(channels=channels, width=width)
-        self.statistics = torch.nn.BatchNorm1d(channels)
-
-    def forward(self, raws):
-        normal = self.statistics(torch.cat(list(raws))).split([len(raw) for raw in raws])
-        noise = 0.1 * torch.rand(1) if self.training else 0.0
-        return super().forward([raw + noise for raw in normal])
-"""
-
+from tests.train.runs import MOODY, digests_of, losses_of, moody_rows, run_file, stage, steps_of, train_and_kill
 
 @pytest.fixture(scope="module")
 def path(tiny):
     """The tiny run with two stages, an encoder that draws noise, samples of answers, and a packed stage."""
-    (tiny / "moody.py").write_text(CODE)
     values = yaml.safe_load((tiny / "run.yaml").read_text())
-    values["modalities"]["motion"]["in"]["encoder"] = {"type": "moody.py:Moody"}
     values["stages"][2] |= {"pack": 160, "sample_every": 3}
-    return run_file(tiny, "resumed", stages=values["stages"], modalities=values["modalities"])
+    return run_file(tiny, "resumed", stages=values["stages"], modalities=moody_rows(tiny))
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +148,10 @@ def test_a_damaged_state_gives_way_to_the_one_before(half):
 
 def test_a_part_file_that_was_changed_is_refused_and_the_run_folder_stays_whole(path, unbroken):
     part = path.parent / "moody.py"
-    part.write_text(CODE + "# changed\n")
+    part.write_text(MOODY + "# changed\n")
     try:
         with pytest.raises(TrainingError, match=r"part file moody.py has changed"):
             train(path, out=unbroken)
     finally:
-        part.write_text(CODE)
-    from omniloom.checkpoint import load_model
-
+        part.write_text(MOODY)
     load_model(unbroken, allow_code=True)
