@@ -37,7 +37,9 @@ def example_values() -> dict:
         "adapters": {"lora": dict(LORA)},
         "modalities": {
             "image": _row("image", {"type": "image", "size_px": 16}, image, "mlp"),
-            "sound": _row("audio", {"type": "log_mel", "num_mels": 16}, sound, [{"type": "stack", "factor": 2}, "linear"]),
+            "sound": _row(
+                "audio", {"type": "log_mel", "num_mels": 16}, sound, [{"type": "stack", "factor": 2}, "linear"]
+            ),
             "motion": _row("series", "series", {"type": "series_conv", "channels": 2, "width": 32, "stride": 4}, "mlp"),
             "points": _row("points", {"type": "points", "count": 12}, points, queries),
             "drawing": {"payload": "image", "out": {"codec": codec, "layout": "flattened"}},

@@ -78,7 +78,9 @@ def test_a_room_imports_only_from_the_rooms_above_it(path):
     assert not wrong, f"omniloom.{room} may not import {sorted(wrong)}"
 
 
-@pytest.mark.parametrize("statement", ["import omniloom", "import omniloom.errors, omniloom.registry", "import omniloom.config"])
+@pytest.mark.parametrize(
+    "statement", ["import omniloom", "import omniloom.errors, omniloom.registry", "import omniloom.config"]
+)
 def test_the_package_loads_neither_torch_nor_transformers(statement):
     code = f"import sys; {statement}; print(sorted(set(sys.modules) & {{'torch', 'transformers', 'numpy'}}))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
@@ -113,7 +115,13 @@ def test_no_core_room_names_a_modality(room):
 
 # What of transformers a file outside backbone and encoders may import.
 _TRANSFORMERS = {
-    "model/decode.py": {"LogitsProcessorList", "TemperatureLogitsWarper", "TopKLogitsWarper", "TopPLogitsWarper", "Cache"},
+    "model/decode.py": {
+        "LogitsProcessorList",
+        "TemperatureLogitsWarper",
+        "TopKLogitsWarper",
+        "TopPLogitsWarper",
+        "Cache",
+    },
     "testing/doubles.py": {"LlamaConfig", "LlamaForCausalLM", "PreTrainedTokenizerFast"},
 }
 _LANGUAGE_MODELS = ("CausalLM", "DynamicCache", "GenerationConfig")
@@ -146,7 +154,7 @@ def test_no_file_is_named_for_nothing():
 
 
 def public_of(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
-    """Public functions, classes and their public methods, by dotted name; overrides of documented bases are not asked."""
+    """Public functions, classes and their public methods; a method that a base has documented is not asked again."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             yield node.name, node
@@ -190,7 +198,9 @@ def test_what_a_file_exports_is_there_and_what_is_there_and_public_is_exported(p
 def test_no_error_is_swallowed(path):
     for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.ExceptHandler):
-            is_broad = node.type is None or (isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException"))
+            is_broad = node.type is None or (
+                isinstance(node.type, ast.Name) and node.type.id in ("Exception", "BaseException")
+            )
             is_silent = all(isinstance(inner, ast.Pass | ast.Continue) for inner in node.body)
             assert not (is_broad and is_silent), f"{path.relative_to(ROOT)}:{node.lineno} swallows every error"
 
@@ -205,5 +215,9 @@ def test_a_file_is_one_idea_of_at_most_four_hundred_lines(path):
 def test_nothing_is_left_to_do(path):
     text = path.read_text()
     assert not [word for word in ("TODO", "FIXME", "XXX") if word in text]
-    stubs = [node.lineno for node in ast.walk(tree_of(path)) if isinstance(node, ast.Raise) and "NotImplementedError" in ast.dump(node)]
+    stubs = [
+        node.lineno
+        for node in ast.walk(tree_of(path))
+        if isinstance(node, ast.Raise) and "NotImplementedError" in ast.dump(node)
+    ]
     assert not stubs

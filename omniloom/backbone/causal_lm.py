@@ -58,8 +58,8 @@ class CausalLM(Backbone):
         reads = inspect.signature(self._body.forward).parameters
         if self._body is self.lm or not {"inputs_embeds", "past_key_values"} <= set(reads):
             raise ConfigError(
-                f"the language model {id!r} is of type {self.lm.config.model_type!r}, whose body takes no embeddings or "
-                "keeps no key-value cache. Take a decoder-only model with attention."
+                f"the language model {id!r} is of type {self.lm.config.model_type!r}, whose body takes no "
+                "embeddings or keeps no key-value cache. Take a decoder-only model with attention."
             )
         self.is_maskable = _is_maskable(self.lm)
         if gradient_checkpointing:
@@ -104,8 +104,8 @@ class CausalLM(Backbone):
         packed = plan.is_packed
         if not self.is_maskable and (packed or (cache is not None and bool(plan.is_padding.any()))):
             raise ConfigError(
-                f"a language model of type {self.lm.config.model_type!r} cannot keep packed documents apart, nor decode "
-                "rows of different lengths together. Set `pack: 0`; decode like lengths."
+                f"a language model of type {self.lm.config.model_type!r} cannot keep packed documents apart, nor "
+                "decode rows of different lengths together. Set `pack: 0`; decode like lengths."
             )
         self._checkpoint_layers(torch.is_grad_enabled() and cache is None)
         mask = self._masks(attention_mask(plan), attention_mask(plan, window=self._window)) if packed else None

@@ -123,7 +123,7 @@ def verify_files(
         CheckpointError: a file is missing, altered, or outside the folder.
     """
     if "run.yaml" not in manifest["files"]:
-        raise CheckpointError(f"the manifest of {folder} does not name run.yaml. Copy the run folder again from its source.")
+        raise CheckpointError(f"the manifest of {folder} does not name run.yaml. Copy the run folder again.")
     for name, facts in manifest["files"].items():
         path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
@@ -174,7 +174,9 @@ def load_model(folder: Path, *, allow_code: bool = False) -> tuple[OmniModel, Ru
     code = _code_of(folder)
     loose = [name for name in code if name not in manifest["files"]]
     if loose:
-        raise CheckpointError(f"run.yaml of {folder} names Python code that the manifest does not hold: {', '.join(loose)}.")
+        raise CheckpointError(
+            f"run.yaml of {folder} names Python code that the manifest does not hold: {', '.join(loose)}."
+        )
     if code and not allow_code:
         raise CheckpointError(
             f"the run in {folder} brings Python code of its own ({', '.join(code)}), which loading would execute. "
@@ -199,7 +201,7 @@ def load_model(folder: Path, *, allow_code: bool = False) -> tuple[OmniModel, Ru
             assign_strict(values, read_tensors(path), what=f"component {name!r}")
         elif digest_of(values) != facts["digest"]:
             raise CheckpointError(
-                f"component {name!r} comes from {facts['origin']!r}, but the weights there are not those the run was trained with. "
-                "Pin its revision, or restore the same version."
+                f"component {name!r} comes from {facts['origin']!r}, but the weights there are not those the run was "
+                "trained with. Pin its revision, or restore the same version."
             )
     return model, config

@@ -1,4 +1,4 @@
-"""Tensors in files: safetensors only, strict on the way in, with one digest that depends on nothing but their values."""
+"""Tensors in files: safetensors only, strict on the way in, with one digest that depends on their values alone."""
 
 from __future__ import annotations
 
@@ -59,9 +59,8 @@ def assign_strict(target: Mapping[str, Tensor], source: Mapping[str, Tensor], *,
     problems += [f"unexpected {name}" for name in source if name not in target]
     for name in target:
         if name in source and (target[name].shape != source[name].shape or target[name].dtype != source[name].dtype):
-            problems.append(
-                f"{name} is {tuple(source[name].shape)} {source[name].dtype}, expected {tuple(target[name].shape)} {target[name].dtype}"
-            )
+            got, expected = (f"{tuple(value.shape)} {value.dtype}" for value in (source[name], target[name]))
+            problems.append(f"{name} is {got}, expected {expected}")
     if problems:
         shown = "; ".join(problems[:8]) + (f"; and {len(problems) - 8} more" if len(problems) > 8 else "")
         raise CheckpointError(

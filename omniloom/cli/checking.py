@@ -101,7 +101,8 @@ def _place_of(loaded: LoadedRun, message: str) -> tuple[str | int, ...]:
     for name in loaded.config.modalities:
         if repr(name) in message or f"{name}/" in message:
             return ("modalities", name)
-    return ("backbone", "id") if loaded.config.backbone.id in message else ("backbone",)
+    name = loaded.config.backbone.id.rpartition("/")[2]
+    return ("backbone", "id") if name in message else ("backbone",)
 
 
 def _stage_problems(loaded: LoadedRun, model: OmniModel) -> Iterator[Problem]:

@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 from omniloom.cli.terminal import warn
 from omniloom.errors import OmniloomError
 
-__all__ = ["DEFECT", "INTERRUPTED", "PROBLEMS", "WRONG", "Doors"]
+__all__ = ["DEFECT", "INTERRUPTED", "PROBLEMS", "WRONG", "Doors", "Group"]
 
 PROBLEMS = 1
 WRONG = 2
@@ -27,7 +27,18 @@ INTERRUPTED = 130
 _DEBUG = "--debug"
 
 
-class Doors(TyperGroup):
+class Group(TyperGroup):
+    """A group whose commands show their help without loading pydantic, which typer takes to read a missing value."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The option `--help`; not given means False."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+
+class Doors(Group):
     """The group of all commands. `--debug` may stand anywhere; so may OMNILOOM_DEBUG=1 in the environment."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

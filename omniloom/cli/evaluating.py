@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from omniloom.cli.progress import CountView
+from omniloom.cli.progress import View
 from omniloom.cli.terminal import find_run, quiet_libraries, say, working
 
 __all__ = ["evaluate", "evaluate_run", "report", "say_report"]
@@ -42,7 +42,7 @@ def evaluate_run(folder: Path, *, tasks: list[str] | None = None, batch: int = 3
     from omniloom.eval.run import evaluate as evaluate_folder
 
     quiet_libraries()
-    with CountView() as view:
+    with View() as view:
         results = evaluate_folder(folder, tasks=tasks or (), batch=batch, allow_code=allow_code, tell=view.tell)
     say("\n" + table(results))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from omniloom.cli.doors import PROBLEMS
-from omniloom.cli.progress import CountView
+from omniloom.cli.progress import View
 from omniloom.cli.terminal import find_run, quiet_libraries, say, warn, working
 
 __all__ = ["predict"]
@@ -45,7 +45,7 @@ def predict(
     with working("loading the run"):
         omni = load(folder, allow_code=allow_code)
     ctx.meta["omniloom.resume"] = "The same command goes on after the records that are answered."
-    with CountView() as view:
+    with View() as view:
         answered = omni.predict(
             source,
             target,

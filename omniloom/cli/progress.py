@@ -9,12 +9,12 @@ from typing import Any, Self
 
 from omniloom.cli.terminal import console, duration, say
 
-__all__ = ["CountView", "TrainView"]
+__all__ = ["View"]
 
 _SECONDS_BETWEEN_LINES = 5.0
 
 
-class _View:
+class View:
     """Named counters. On a terminal each is a bar; elsewhere the one that moves is a line from time to time."""
 
     def __init__(self) -> None:
@@ -71,22 +71,15 @@ class _View:
             took = f"done in {duration(now - since)}" if is_done else ""
             say(f"{name}  {done}/{total}  {text}{took}".rstrip())
 
-
-class TrainView(_View):
-    """What `omniloom.train` tells."""
-
     def tell(self, event: Mapping[str, Any]) -> None:
-        """Show an event: {"event": "stage" | "step" | "sample" | "note" | "saved", ...}."""
+        """Show an event of training, evaluation or the quickstart; what has no picture here is passed over."""
         kind = event["event"]
         if kind == "stage":
             self.note(f"stage {event['stage']}: {event['steps']} steps, {event['parameters']:,} parameters train")
-            self._stage = (event["stage"], event["steps"], event["first"])
         elif kind == "step":
             facts = f"loss {event['loss']:.3f}"
             if "tokens_per_s" in event:
                 facts += f"  {event['tokens_per_s']:,.0f} tokens/s"
-            if event["stage"] not in self.started:
-                self.start(event["stage"], event["steps"], event["step"])
             self.moved(event["stage"], event["step"] + 1, event["steps"], facts)
         elif kind == "sample":
             place = f"{event['stage']} {event['step'] + 1}, {event['source']} {event['id']}"
@@ -95,12 +88,9 @@ class TrainView(_View):
             self.note(event["text"])
         elif kind == "saved":
             self.note(f"trained in {duration(event['elapsed_s'])}, saved")
-
-
-class CountView(_View):
-    """Counters of anything else: tasks of an evaluation, records of a prediction."""
-
-    def tell(self, event: Mapping[str, Any]) -> None:
-        """Show an event {"event": "task", "task", "done", "total"}."""
-        if event.get("event") == "task":
-            self.moved(event["task"], event["done"], event["total"])
+        elif kind == "task":
+            self.moved(f"evaluate {event['task']}", event["done"], event["total"])
+        elif kind == "fetch":
+            self.note(f"{event['name']}: {event['stage']}")
+        elif kind == "phases":
+            self.note(f"{duration(event['total_s'])} in all, {duration(event['fetch_s'])} of it to fetch and convert")

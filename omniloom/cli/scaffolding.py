@@ -10,11 +10,12 @@ from typing import Annotated
 
 import typer
 
+from omniloom.cli.doors import Group
 from omniloom.cli.terminal import say
 
-__all__ = ["app", "new_modality", "new_run"]
+__all__ = ["PayloadKind", "app", "new_modality", "new_run"]
 
-app = typer.Typer(help="Write a modality file or a run file to start from.")
+app = typer.Typer(cls=Group, help="Write a modality file or a run file to start from.")
 
 
 class PayloadKind(StrEnum):

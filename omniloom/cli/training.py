@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omniloom.cli.evaluating import evaluate_run, say_report
-from omniloom.cli.progress import TrainView
+from omniloom.cli.progress import View
 from omniloom.cli.terminal import RUNS, quiet_libraries, say
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _train(loaded: LoadedRun, folder: Path, fresh: bool) -> None:
     from omniloom.train import train as train_run
 
     quiet_libraries()
-    with TrainView() as view:
+    with View() as view:
         train_run(loaded, out=folder, fresh=fresh, tell=view.tell)
 
 

@@ -1,4 +1,4 @@
-"""From a run's configuration to a composed model: every part built from its spec and wired by the table of modalities."""
+"""From a run's configuration to a composed model: parts built from their specs, wired by the table of modalities."""
 
 from __future__ import annotations
 
@@ -125,7 +125,8 @@ class _Parts:
             self.made[name] = self.seeded(name, lambda: build(room, wanted, *wired, base=self.base))
         elif wired and getattr(self.made[name], "in_dim", wired[0]) != wired[0]:
             raise ConfigError(
-                f"the shared component {name!r} takes rows of width {self.made[name].in_dim}, {own_name} gives {wired[0]}."
+                f"the shared component {name!r} takes rows of width {self.made[name].in_dim}, "
+                f"{own_name} gives {wired[0]}."
             )
         return name, self.made[name]
 
@@ -143,7 +144,8 @@ def _input(parts: _Parts, name: str, row: Any, width: int) -> tuple[tuple[str, l
         in_dim = part.out_dim
     if in_dim != width:
         raise ConfigError(
-            f"the projectors of {name!r} end at width {in_dim}, the language model takes {width}. End the chain with one that projects."
+            f"the projectors of {name!r} end at width {in_dim}, the language model takes {width}. "
+            "End the chain with one that projects."
         )
     slots = row.slots
     path = InputPath(processor, encoder, chain, slots.max if slots else None, slots.over if slots else "refuse")

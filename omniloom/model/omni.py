@@ -201,7 +201,8 @@ class OmniModel(nn.Module):
             if item.encoded is None or row.shape[0] != item.encoded.len:
                 expected = None if item.encoded is None else item.encoded.len
                 raise ShapeError(
-                    f"the encoder of {modality!r} gave {row.shape[0]} rows for sample {item.sample!r}, its out_shape() says {expected}."
+                    f"the encoder of {modality!r} gave {row.shape[0]} rows for sample {item.sample!r}, "
+                    f"its out_shape() says {expected}."
                 )
             shapes.append(item.encoded)
         return Packed.of(rows, shapes)

@@ -108,8 +108,8 @@ class Planner:
             raise PlanError(f"sample {sample.id!r} has no turns, so there is nothing to plan.")
         if not opening and document.slots[0].learn:
             raise PlanError(
-                f"sample {sample.id!r} continues a plan with a learned token, whose label would stand in the plan before "
-                "it. Plan that answer together with the turn it answers."
+                f"sample {sample.id!r} continues a plan with a learned token, whose label would stand in the plan "
+                "before it. Plan that answer together with the turn it answers."
             )
         truncated = self._fit(document, range(opened, asked), sample.id)
         return replace(self._finish(document, sample.id, truncated), turns=len(sample.turns)).check()
@@ -165,7 +165,8 @@ class Planner:
     ) -> None:
         if item.modality not in self.rows:
             raise PlanError(
-                f"sample {sample!r} has an item of unknown modality {item.modality!r}.{did_you_mean(item.modality, self.rows)}"
+                f"sample {sample!r} has an item of unknown modality {item.modality!r}."
+                f"{did_you_mean(item.modality, self.rows)}"
             )
         row = self.rows[item.modality]
         role = item.role or ("out" if turn.role == "assistant" else "in")
@@ -254,7 +255,8 @@ class Planner:
         had_labels = any(slot.learn for slot in document.slots)
         if had_labels and not any(slot.learn for slot in left):
             raise PlanError(
-                f"cutting sample {sample!r} to {self.max_length} slots leaves nothing to learn. Shorten its media or text."
+                f"cutting sample {sample!r} to {self.max_length} slots leaves nothing to learn. "
+                "Shorten its media or text."
             )
         self._rebuild(document, left)
         return len(cut)

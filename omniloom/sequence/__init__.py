@@ -2,8 +2,9 @@
 
 from omniloom.sequence.codes import Block, Codes, Vocabulary
 from omniloom.sequence.packed import Packed, Shape
-from omniloom.sequence.plan import IGNORE, Kind, Plan, PlannedItem
+from omniloom.sequence.plan import Plan
 from omniloom.sequence.sample import Item, Role, Sample, Text, Turn
+from omniloom.sequence.slots import IGNORE, Kind, PlannedItem
 
 __all__ = [
     "IGNORE",

@@ -54,8 +54,8 @@ class Packed:
         total = sum(self.lengths)
         if self.x.dim() != 2 or self.x.shape[0] != total:
             raise ShapeError(
-                f"packed rows are {tuple(self.x.shape)} but the shapes of {len(self.shapes)} items sum to {total} rows. "
-                "The part's forward() and out_shape() disagree."
+                f"packed rows are {tuple(self.x.shape)} but the shapes of {len(self.shapes)} items sum to {total} "
+                "rows. The part's forward() and out_shape() disagree."
             )
 
     @property

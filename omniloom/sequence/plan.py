@@ -11,51 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from enum import IntEnum
 
 import torch
 from torch import Tensor
 
 from omniloom.errors import PlanError
-from omniloom.sequence.packed import Shape
+from omniloom.sequence.explain import explain
+from omniloom.sequence.proof import prove
+from omniloom.sequence.slots import IGNORE, Kind, PlannedItem
 
-__all__ = ["IGNORE", "Kind", "Plan", "PlannedItem"]
-
-IGNORE = -100
-
-
-class Kind(IntEnum):
-    """What a slot holds: nothing, a token of text, a boundary of an item, a row of an encoder, a code."""
-
-    PAD = 0
-    TEXT = 1
-    MARKER = 2
-    MEDIA = 3
-    CODE = 4
-
-
-@dataclass(frozen=True)
-class PlannedItem:
-    """One item of the batch and the slots it fills.
-
-    `raw`: what its encoder reads (None for codes and for cached rows). `features`: cached encoder rows (S, E).
-    `encoded`: the shape after the encoder; `rows`: rows its projector gives; `keep`: which of them stay, None for
-    all. `length` slots from `start` in `row` hold them, in order. `role` "in" items are rows, "out" items are codes.
-    """
-
-    modality: str
-    role: str
-    sample: str
-    row: int
-    start: int
-    length: int
-    rows: int
-    encoded: Shape | None = None
-    raw: Tensor | None = None
-    features: Tensor | None = None
-    keep: tuple[int, ...] | None = None
-    turn: int = 0
-
+__all__ = ["Plan"]
 
 # Fill of a padding slot, by field; the order is the order of explain().
 _FILL: dict[str, float] = {
@@ -202,7 +167,7 @@ class Plan:
             samples=tuple(name for plan in flat for name in plan.samples),
             truncated=sum(plan.truncated for plan in flat),
             turns=sum(plan.turns for plan in flat),
-        )._with_sources()
+        ).with_sources()
 
     @classmethod
     def stack(cls, plans: Sequence[Plan]) -> Plan:
@@ -254,9 +219,9 @@ class Plan:
         joined = {name: torch.cat([value, second[name]], dim=-1) for name, value in self.tensors().items()}
         moved = tuple(replace(item, start=item.start + slots, turn=item.turn + self.turns) for item in other.items)
         counts = {"truncated": self.truncated + other.truncated, "turns": self.turns + other.turns}
-        return replace(self, **joined, items=self.items + moved, **counts)._with_sources()
+        return replace(self, **joined, items=self.items + moved, **counts).with_sources()
 
-    def _with_sources(self) -> Plan:
+    def with_sources(self) -> Plan:
         """Number the packed rows of every modality, item by item, in the order of `items`."""
         source = torch.full_like(self.source, -1)
         seen = dict.fromkeys(self.modalities, 0)
@@ -273,122 +238,19 @@ class Plan:
         """Hold the plan to its own rules; returns it.
 
         Raises:
-            PlanError: an item's run is not as long as its rows, a label is off its slot, source rows are not those of the
-                items, positions do not count from 0 in every document, a document is not in one piece, a route is not
-                its slot's, or padding stands before the end.
+            PlanError: an item's run is not as long as its rows, a label is off its slot, source rows are not those of
+                the items, positions do not count from 0 in every document, a document is not in one piece, a route is
+                not its slot's, or padding stands before the end.
         """
-        rows, length = self.shape
-        media = self.kind == int(Kind.MEDIA)
-        real = ~self.is_padding
-        if bool((real[:, 1:] & ~real[:, :-1]).any()) or bool((real != (self.document >= 0)).any()):
-            raise PlanError("padding stands before the end of a row; documents must come first.")
-        covered = torch.zeros_like(media)
-        for index, item in enumerate(self.items):
-            if item.start < 0 or item.start + item.length > length or item.row >= rows:
-                raise PlanError(f"item {index} ({item.modality}) lies outside the plan of {rows} x {length} slots.")
-            span = slice(item.start, item.start + item.length)
-            of_item = self.item == index
-            if int(of_item.sum()) != item.length or not bool(of_item[item.row, span].all()):
-                raise PlanError(
-                    f"item {index} ({item.modality}) has {item.length} rows but its run of slots has "
-                    f"{int(of_item.sum())}, or lies elsewhere. Rebuild the plan after changing a part."
-                )
-            if item.modality not in self.modalities or bool(
-                (self.modality[item.row, span] != self.modalities.index(item.modality)).any()
-            ):
-                raise PlanError(f"item {index} is of modality {item.modality!r}, its slots are of another.")
-            if item.role != "in":
-                continue
-            expected = item.rows if item.keep is None else len(item.keep)
-            if expected != item.length or (item.keep is not None and max(item.keep) >= item.rows):
-                raise PlanError(f"item {index} ({item.modality}) gives {item.rows} rows for {item.length} slots.")
-            covered[item.row, span] = True
-        if bool((media != covered).any()):
-            raise PlanError(f"{int((media != covered).sum())} slots await rows that no item gives, or rows await slots.")
-        if not torch.equal(self._with_sources().source, self.source):
-            raise PlanError("source rows are not those of the items in order. Rebuild the plan; do not edit its slots.")
-        has_route = media | (self.kind == int(Kind.CODE))
-        if not torch.equal(self.route, torch.where(has_route, self.modality + 1, 0)):
-            raise PlanError("a slot has another route than its modality's. Rebuild the plan; do not edit its slots.")
-        together = self._check_documents(real)
-        self._check_labels(real, together)
+        prove(self)
         return self
-
-    def _check_documents(self, real: Tensor) -> Tensor:
-        """Hold documents to one piece each and positions to counting from 0; returns (B, L), True where the next slot
-        is of the same document."""
-        together = torch.cat([self.document[:, 1:] == self.document[:, :-1], torch.zeros_like(real[:, :1])], 1) & real
-        pieces = self.document[real & ~together]
-        if not torch.equal(pieces.sort().values, torch.arange(len(pieces), device=pieces.device)):
-            raise PlanError("a document is in several pieces, or documents are not numbered from 0.")
-        starts = real & torch.cat([torch.ones_like(real[:, :1]), ~together[:, :-1]], 1)
-        if bool((self.position[:, starts] != 0).any()):
-            raise PlanError("positions must restart at 0 in every document.")
-        later = torch.cat([self.position[:, :, 1:] - self.position[:, :, :-1], torch.ones_like(self.position[:, :, :1])], 2)
-        # One axis counts slots. Several axes (time, height, width) go back and forth inside an item.
-        if self.position.shape[0] == 1 and bool((later[0][together] != 1).any()):
-            raise PlanError("positions must count the slots of a document, one by one.")
-        return together
-
-    def _check_labels(self, real: Tensor, together: Tensor) -> None:
-        learned = self.label != IGNORE
-        if bool(learned[:, -1:].any()) or bool((learned & ~real).any()):
-            raise PlanError("a label stands on padding or on the last slot of a row, where nothing follows.")
-        following = torch.cat([self.ids[:, 1:], self.ids[:, :1]], 1)
-        kinds = torch.cat([self.kind[:, 1:], self.kind[:, :1]], 1)
-        wrong = learned & ((self.label != following) | ~together | (kinds == int(Kind.MEDIA)))
-        if bool(wrong.any()):
-            row, slot = (int(value) for value in wrong.nonzero()[0])
-            raise PlanError(
-                f"row {row}, slot {slot}: the label {int(self.label[row, slot])} is not the token that follows it."
-            )
-        if bool(((self.weight != 0) & ~learned).any()):
-            raise PlanError("a slot without a label has a weight.")
 
     def explain(self, decode: Callable[[list[int]], str] | None = None) -> str:
         """The plan as a table, one line per run of slots that belong together.
 
         `decode` turns the ids of a run of text into text; without it the ids are shown.
         """
-        lines = [
-            f"{'row':>3} {'doc':>3} {'slots':>11} {'kind':<6} {'modality':<10} {'item':>4} {'source':>9} {'position':>11} {'learned':>7}  content"
-        ]
-        for row in range(self.shape[0]):
-            start = 0
-            used = int(self.lengths[row])
-            while start < used:
-                end = start + 1
-                while end < used and self._same_run(row, start, end):
-                    end += 1
-                lines.append(self._explain_run(row, start, end, decode))
-                start = end
-            if used < self.shape[1]:
-                lines.append(f"{row:>3} {'':>3} {f'{used}..{self.shape[1] - 1}':>11} PAD")
-        lines.append(
-            f"{self.shape[0]} x {self.shape[1]} slots, {int(self.is_padding.sum())} padding, {self.supervised} labels, "
-            f"{len(self.items)} items, {self.truncated} segments truncated"
-        )
-        return "\n".join(lines)
-
-    def _same_run(self, row: int, start: int, slot: int) -> bool:
-        keys = (self.kind, self.item, self.document, self.segment)
-        same = all(bool(key[row, start] == key[row, slot]) for key in keys)
-        return same and bool((self.label[row, start] != IGNORE) == (self.label[row, slot] != IGNORE))
-
-    def _explain_run(self, row: int, start: int, end: int, decode: Callable[[list[int]], str] | None) -> str:
-        kind = Kind(int(self.kind[row, start]))
-        modality, item, source = (int(values[row, start]) for values in (self.modality, self.item, self.source))
-        ids = self.ids[row, start:end].tolist()
-        text = decode(ids) if decode is not None and kind in (Kind.TEXT, Kind.MARKER) else str(ids)
-        position = self.position[0, row]
-        learned = int((self.label[row, start:end] != IGNORE).sum())
-        return (
-            f"{row:>3} {int(self.document[row, start]):>3} {f'{start}..{end - 1}':>11} {kind.name:<6} "
-            f"{self.modalities[modality] if modality >= 0 else '':<10} {item if item >= 0 else '':>4} "
-            f"{f'{source}..{source + end - start - 1}' if source >= 0 else '':>9} "
-            f"{f'{int(position[start])}..{int(position[end - 1])}':>11} {learned or '':>7}  "
-            f"{'' if kind is Kind.MEDIA else repr(text) if decode is not None else text}"
-        )
+        return explain(self, decode)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from omniloom.starter.cache import Progress
     from omniloom.starter.piper import Voice
 
-__all__ = ["Entry", "absent_reason", "available", "dataset", "digest", "inventory", "licence", "resolve", "terms", "voice"]
+__all__ = [
+    "Entry",
+    "absent_reason",
+    "available",
+    "dataset",
+    "digest",
+    "inventory",
+    "licence",
+    "resolve",
+    "terms",
+    "voice",
+]
 
 
 class Entry(NamedTuple):

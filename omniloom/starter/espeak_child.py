@@ -91,6 +91,7 @@ def phonemes(library: Any, text: str) -> list[str]:
 
 
 def answer(request: dict[str, Any], library_path: str, data_folder: str) -> tuple[dict[str, Any], bytes]:
+    """(header line, raw bytes) for one request; what fails becomes an `error` in the header."""
     try:
         with loaded(library_path, data_folder, request["voice"]) as (library, rate_hz):
             if request["do"] == "phonemes":

@@ -104,9 +104,9 @@ def _facts() -> Iterator[tuple[str, str, Prompts]]:
     for kind, names in _KINDS.items():
         others = [other for other in _KINDS if other != kind]
         for name in names.split():
-            pair = [kind, chooser("kinds", name).choice(others)]
-            chooser("kinds", name, "order").shuffle(pair)
-            choice = " or ".join(f"an {word}" if word[0] in "aeiou" else f"a {word}" for word in pair)
+            two = [kind, chooser("kinds", name).choice(others)]
+            chooser("kinds", name, "order").shuffle(two)
+            choice = " or ".join(f"an {word}" if word[0] in "aeiou" else f"a {word}" for word in two)
             ways = Prompts(
                 (f"Is {name} {choice}?", f"{name}: {choice}?", f"Would you call {name} {choice}?"),
                 (

@@ -36,6 +36,7 @@ class ArraysOnly(pickle.Unpickler):
     """An unpickler that knows numpy arrays, lists, dictionaries, strings and numbers."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """What stands for `module.name`, if it is one of the few that arrays need."""
         if (module, name) not in ALLOWED:
             raise pickle.UnpicklingError(f"the file asks for {module}.{name}; only numpy arrays are read")
         if name == "_reconstruct":
@@ -58,6 +59,7 @@ def pickled_part(data: bytes) -> bytes:
 
 
 def flat(content: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The entries as arrays, a list of arrays as one entry for each."""
     arrays: dict[str, np.ndarray] = {}
     for name, value in content.items():
         if isinstance(value, list) and value and isinstance(value[0], np.ndarray):

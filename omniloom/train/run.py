@@ -124,12 +124,15 @@ class _Run:
     def _resolved(self, model: OmniModel, sources: Mapping[str, Source], pipeline: Pipeline) -> RunConfig:
         """The run with steps for minutes: measured the first time, read back every other time."""
         path = self.folder / "state" / "resolved.yaml"
-        digests = json.dumps({name: source.digest() for name, source in sources.items()}, indent=1, sort_keys=True) + "\n"
+        digests = (
+            json.dumps({name: source.digest() for name, source in sources.items()}, indent=1, sort_keys=True) + "\n"
+        )
         if path.is_file():
             text = path.read_text()
             if (self.folder / "data.json").read_text() != digests:
                 raise TrainingError(
-                    f"the data of the run in {self.folder} have changed since it began. Restore them, or start anew with --fresh."
+                    f"the data of the run in {self.folder} have changed since it began. "
+                    "Restore them, or start anew with --fresh."
                 )
             resolved = load_run(path).config
             if dump(resolved) != text:
@@ -228,5 +231,7 @@ def _values(model: OmniModel, components: Iterable[str]) -> dict[str, Tensor]:
     """Parameters and buffers of components by "component.name": running statistics are trained, too."""
     everything = model.components()
     return {
-        f"{component}.{name}": value for component in sorted(components) for name, value in everything[component].items()
+        f"{component}.{name}": value
+        for component in sorted(components)
+        for name, value in everything[component].items()
     }

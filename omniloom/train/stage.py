@@ -38,7 +38,7 @@ class Metrics:
 
     def __init__(self, path: Path, keep_bytes: int = 0) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "ab")  # noqa: SIM115 - lives as long as the run
+        self._file = open(path, "ab")
         self._file.truncate(keep_bytes)
         self._file.seek(0, 2)
 

@@ -38,12 +38,18 @@ MODELS = {
     "opt": ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 16}),
     "granite": ("granite", {"logits_scaling": 4.0, "embedding_multiplier": 3.0}),
     "cohere2": ("cohere2", {"sliding_window": 4}),
-    "gpt_oss, eager": ("gpt_oss", {"sliding_window": 4, "num_local_experts": 2, "num_experts_per_tok": 1, "layer_types": _SLIDING}),
+    "gpt_oss, eager": (
+        "gpt_oss",
+        {"sliding_window": 4, "num_local_experts": 2, "num_experts_per_tok": 1, "layer_types": _SLIDING},
+    ),
 }
 UNMASKABLE = {
     "bloom": ("bloom", {"n_layer": 2, "n_head": 4}),
     "mpt": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}),
-    "falcon_h1": ("falcon_h1", {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8}),
+    "falcon_h1": (
+        "falcon_h1",
+        {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8},
+    ),
 }
 WORDS = ["hi", "hello there, you", "abc de", "x"]
 
@@ -61,7 +67,9 @@ def saved(folder, name: str, table=MODELS):
 def model_of(backbone: CausalLM) -> OmniModel:
     tokenizer = tiny_tokenizer()
     template = Template.of(tokenizer, stop=backbone.stop_ids)
-    return OmniModel(backbone, Planner(tokenizer, template, {}, Vocabulary.of(backbone.vocab_size, {})), {}, {}, {}).eval()
+    return OmniModel(
+        backbone, Planner(tokenizer, template, {}, Vocabulary.of(backbone.vocab_size, {})), {}, {}, {}
+    ).eval()
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -73,7 +81,9 @@ def pair(request, tmp_path_factory):
 
 
 def prompts_of(model: OmniModel) -> list[Plan]:
-    return [model.planner.plan(Sample(str(n), (Turn("user", (Text(text),)),)), ask=True) for n, text in enumerate(WORDS)]
+    return [
+        model.planner.plan(Sample(str(n), (Turn("user", (Text(text),)),)), ask=True) for n, text in enumerate(WORDS)
+    ]
 
 
 def said_by(theirs, plan: Plan, count: int = 10) -> list[int]:
@@ -116,7 +126,9 @@ def test_each_step_gives_the_logits_of_the_full_forward(pair):
     cache = model.backbone.new_cache()
     model.hidden(batch, cache=cache)
     view = CacheView(cache, ~batch.is_padding, batch.lengths.clone())
-    steps = [model.logits(model.backbone.step(model.embed_ids(torch.full((len(plans), 1), token)), view)) for token in tail]
+    steps = [
+        model.logits(model.backbone.step(model.embed_ids(torch.full((len(plans), 1), token)), view)) for token in tail
+    ]
     for row, plan in enumerate(plans):
         whole = theirs(input_ids=torch.cat([plan.ids, torch.tensor([tail])], 1)).logits[0, plan.shape[1] :]
         torch.testing.assert_close(torch.stack([logits[row] for logits in steps]), whole, atol=1e-4, rtol=0)
@@ -141,7 +153,9 @@ def test_models_that_masks_cannot_part_answer_alone_and_refuse_to_be_packed(name
         model.hidden(Plan.pack(plans, 100))
     with pytest.raises(ConfigError, match="rows of different lengths"):
         model.hidden(Plan.stack(plans), cache=model.backbone.new_cache())
-    assert [list(reply.ids) for reply in generate(model, plans, Sampling(max_new=8))] == [said_by(theirs, p, 8) for p in plans]
+    assert [list(reply.ids) for reply in generate(model, plans, Sampling(max_new=8))] == [
+        said_by(theirs, p, 8) for p in plans
+    ]
 
 
 def test_a_model_without_a_key_value_cache_is_refused(tmp_path):
@@ -188,7 +202,9 @@ def test_weights_are_of_the_dtype_that_was_asked_for(tmp_path, dtype):
     assert {value.dtype for value in backbone.parameters()} == {getattr(torch, dtype)}
 
 
-@pytest.mark.parametrize(("options", "message"), [({"dtype": "int8"}, "dtype is 'int8'"), ({"template": "jinja"}, "'chat' or 'plain'")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"dtype": "int8"}, "dtype is 'int8'"), ({"template": "jinja"}, "'chat' or 'plain'")]
+)
 def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
         CausalLM(id="nowhere", **options)

@@ -89,7 +89,9 @@ def test_sealing_again_takes_up_new_files_and_keeps_the_components(run):
     load_model(run)
 
 
-@pytest.mark.parametrize("name", ["components/lora/weights.safetensors", "components/vocab/weights.safetensors", "run.yaml"])
+@pytest.mark.parametrize(
+    "name", ["components/lora/weights.safetensors", "components/vocab/weights.safetensors", "run.yaml"]
+)
 @pytest.mark.parametrize("where", [0, 0.5, -1])
 def test_a_flipped_byte_is_found(run, name, where):
     path = run / name
@@ -135,9 +137,22 @@ def test_no_manifest_is_no_run_and_an_unfinished_one_is_told_so(run, tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", "{", "\x00", '{"version": 1}', '{"version": 2}', '{"version": "1"}', '{"version": 1, "files": [], "components": {}}',
-     '{"version": 1, "files": {"run.yaml": 3}, "components": {}}', '{"version": 1, "components": {"a": {}}, "files": {}}', "[" * 100_000],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "null",
+        "{",
+        "\x00",
+        "[" * 100_000,
+        '{"version": 1}',
+        '{"version": 2}',
+        '{"version": "1"}',
+        '{"version": 1, "files": [], "components": {}}',
+        '{"version": 1, "files": {"run.yaml": 3}, "components": {}}',
+        '{"version": 1, "components": {"a": {}}, "files": {}}',
+    ],
+    ids=lambda text: text[:20],
+)
 def test_a_malformed_manifest_is_one_clear_error(run, text):
     (run / "manifest.json").write_text(text)
     with pytest.raises(CheckpointError):
@@ -150,7 +165,9 @@ def test_components_that_the_run_file_does_not_build_are_refused(run):
     sealed_again(run, components=extra)
     with pytest.raises(CheckpointError, match="touch/encoder"):
         load_model(run)
-    sealed_again(run, components={name: facts for name, facts in extra.items() if name not in ("lora", "touch/encoder")})
+    sealed_again(
+        run, components={name: facts for name, facts in extra.items() if name not in ("lora", "touch/encoder")}
+    )
     with pytest.raises(CheckpointError, match="lora"):
         load_model(run)
 
@@ -177,7 +194,7 @@ def test_another_pretrained_part_behind_the_same_id_is_refused(run):
     manifest = read_manifest(run)
     manifest["components"]["backbone"]["digest"] = "0" * 64
     (run / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="'backbone' comes from .* not those the run was trained with"):
+    with pytest.raises(CheckpointError, match=r"'backbone' comes from .* not those the run was trained with"):
         load_model(run)
 
 
@@ -254,10 +271,13 @@ def test_no_way_around_runs_code(run, how):
     elif how == "data":
         values["data"]["things"] = {"type": "./evil.py:Mine"}
     else:
-        values["modalities"]["talk"] = {"payload": "audio", "out": {"generator": {"type": "voice", "voice": "./evil.py:Mine"}}}
+        values["modalities"]["talk"] = {
+            "payload": "audio",
+            "out": {"generator": {"type": "voice", "voice": "./evil.py:Mine"}},
+        }
     (run / "run.yaml").write_text(yaml.safe_dump(values))
     sealed_again(run)
-    with pytest.raises(CheckpointError, match="not resolved|manifest does not hold"):
+    with pytest.raises(CheckpointError, match=r"not resolved|manifest does not hold"):
         load_model(run, allow_code=True)
     assert not (run / "evil.ran").exists()
 

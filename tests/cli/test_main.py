@@ -56,10 +56,12 @@ def test_a_wrong_call_is_one_line_and_exits_with_2(call, args):
 
 def test_an_error_is_one_line_with_file_and_line(call, tmp_path):
     file = tmp_path / "bad.yaml"
-    file.write_text("name: bad\nbackbone:\n  id: x\n  dtpe: float32\nmodalities: {a: {payload: image, out: {generator: voice}}}\n")
+    file.write_text(
+        "name: bad\nbackbone: {id: x}\nmodalities: {a: {payload: image, out: {generator: voice}}}\nsed: 1\n"
+    )
     done = call("train", file)
     assert done.exit_code == 2
-    assert done.stderr.startswith(f"error: {file}:4: ") and "Did you mean 'dtype'?" in done.stderr
+    assert done.stderr.startswith(f"error: {file}:4: ") and "Did you mean 'seed'?" in done.stderr
     assert done.stderr.count("\n") == 1 and "Traceback" not in done.output
 
 

@@ -86,7 +86,9 @@ def test_rows_of_frozen_encoders_are_encoded_once_and_give_the_same_plan(model, 
     second = again.plans(ready)
     assert counts == {"image": [1] * 3, "sound": [1] * 3, "motion": [], "points": []}
     assert all(one.equals(two) for one, two in zip(first, second, strict=True))
-    modalities = {item.modality: item.features is not None for plan in first for item in plan.items if item.role == "in"}
+    modalities = {
+        item.modality: item.features is not None for plan in first for item in plan.items if item.role == "in"
+    }
     assert modalities == {"image": True, "sound": True, "motion": False, "points": False}
 
 
@@ -129,7 +131,9 @@ def test_without_a_cache_nothing_is_encoded_before_the_model(model, samples, mon
 def test_raw_tensors_are_made_once_and_kept_up_to_a_bound(model, samples, monkeypatch):
     processor = type(model.rows["image"].input.processor)
     made, call = [], processor.__call__
-    monkeypatch.setattr(processor, "__call__", lambda self, payload, rng=None: made.append(1) or call(self, payload, rng))
+    monkeypatch.setattr(
+        processor, "__call__", lambda self, payload, rng=None: made.append(1) or call(self, payload, rng)
+    )
     images = [sample for sample in prepared(Pipeline(model), samples) if "image" in sample.modalities]
     size = 3 * 16 * 16 * 4
     for bound, times in ((10 * size, 3), (2 * size, 6), (1, 6)):

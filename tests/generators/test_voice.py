@@ -46,5 +46,5 @@ def test_nothing_and_too_much_are_refused(voice, text):
 
 
 def test_an_unknown_voice_is_refused():
-    with pytest.raises(ConfigError, match="unknown voice 'jo'. Did you mean 'joe'"):
+    with pytest.raises(ConfigError, match=r"unknown voice 'jo'. Did you mean 'joe'"):
         VoiceGenerator(voice="jo").render("hi")

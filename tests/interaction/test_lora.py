@@ -11,7 +11,11 @@ from omniloom.model import compose
 from omniloom.sequence import Text
 from tests.examples import asked, config_of, drawing, example_values, logits_of, media
 
-SAMPLES = [asked(Text("plain")), asked(Text("see"), media("image", 1), Text("and"), media("sound", 1)), asked(drawing(2), Text("x"))]
+SAMPLES = [
+    asked(Text("plain")),
+    asked(Text("see"), media("image", 1), Text("and"), media("sound", 1)),
+    asked(drawing(2), Text("x")),
+]
 
 
 def model_with(folder, **adapters):
@@ -27,7 +31,10 @@ def stir(model, adapter, scale=0.5):
 
 
 def test_a_new_adapter_changes_nothing_bit_for_bit(omni_folder):
-    plain, adapted = model_with(omni_folder), model_with(omni_folder, a={"type": "lora"}, b={"type": "lora", "routes": ["image"]})
+    plain, adapted = (
+        model_with(omni_folder),
+        model_with(omni_folder, a={"type": "lora"}, b={"type": "lora", "routes": ["image"]}),
+    )
     assert sum(value.numel() for value in adapted.components()["a"].values()) > 0
     for sample in SAMPLES:
         plan = plain.planner.plan(sample)

@@ -25,9 +25,15 @@ def with_row(name, **changes):
 def test_components_are_named_by_their_place(stock, omni_folder):
     config = config_of(omni_folder)
     assert set(stock.components()) == set(config.component_names)
-    assert {"backbone", "image/encoder", "image/projector", "sound/projector1", "drawing/codec", "vocab", "lora"} <= set(
-        stock.components()
-    )
+    assert {
+        "backbone",
+        "image/encoder",
+        "image/projector",
+        "sound/projector1",
+        "drawing/codec",
+        "vocab",
+        "lora",
+    } <= set(stock.components())
 
 
 def test_the_same_run_gives_the_same_weights_and_another_seed_others(omni_folder):
@@ -36,7 +42,9 @@ def test_the_same_run_gives_the_same_weights_and_another_seed_others(omni_folder
     assert all(torch.equal(a[2], b[2]) for a, b in pairs)
     differs = {
         component
-        for (component, _, a), (_, _, b) in zip(first.named_component_parameters(), other.named_component_parameters(), strict=True)
+        for (component, _, a), (_, _, b) in zip(
+            first.named_component_parameters(), other.named_component_parameters(), strict=True
+        )
         if not torch.equal(a, b)
     }
     assert differs == {name for name, values in first.components().items() if values} - {"backbone"}
@@ -107,7 +115,9 @@ def test_it_composes_on_the_meta_device(omni_folder):
 def test_slots_and_context_of_the_run_reach_the_planner(omni_folder):
     row = example_values()["modalities"]["image"]["in"]
     slots = {"max": 3, "over": "resample"}
-    model = composed(omni_folder, context={"max": 40, "over": "end"}, **with_row("image", **{"in": {**row, "slots": slots}}))
+    model = composed(
+        omni_folder, context={"max": 40, "over": "end"}, **with_row("image", **{"in": {**row, "slots": slots}})
+    )
     assert (model.planner.max_length, model.planner.overflow) == (40, "end")
     assert model.planner.plan(asked(media("image"))).items[0].keep == (0, 2, 3)
 
@@ -123,7 +133,11 @@ def test_markers_of_a_row_stand_around_its_items(omni_folder):
 def test_relative_folders_start_at_the_run_and_ids_stay(tmp_path):
     assert place("./model", tmp_path) == str((tmp_path / "model").resolve())
     assert place("../model", tmp_path) == str((tmp_path.parent / "model").resolve())
-    assert [place(name, tmp_path) for name in ("org/model", "starter:lm", "/models/x")] == ["org/model", "starter:lm", "/models/x"]
+    assert [place(name, tmp_path) for name in ("org/model", "starter:lm", "/models/x")] == [
+        "org/model",
+        "starter:lm",
+        "/models/x",
+    ]
 
 
 def test_a_generator_of_an_output_is_a_tool_and_no_slot(omni_folder):

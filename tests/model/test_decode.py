@@ -121,7 +121,10 @@ def test_answers_do_not_depend_on_the_batch_they_were_made_in(clean, order, batc
 
 def test_draws_follow_the_seed_and_differ_with_it(stock):
     plans = prompts_of(stock)[:2]
-    said = [[reply.ids for reply in generate(stock, plans, Sampling(max_new=8, temperature=2.0, seed=seed))] for seed in (1, 1, 2)]
+    said = [
+        [reply.ids for reply in generate(stock, plans, Sampling(max_new=8, temperature=2.0, seed=seed))]
+        for seed in (1, 1, 2)
+    ]
     assert said[0] == said[1] != said[2]
 
 
@@ -129,7 +132,9 @@ def test_a_tiny_top_p_or_top_k_of_one_is_the_greedy_choice(stock):
     plans = prompts_of(stock)[:3]
     greedy = [reply.ids for reply in generate(stock, plans, Sampling(max_new=6))]
     for options in ({"top_k": 1}, {"top_p": 1e-6}):
-        assert [reply.ids for reply in generate(stock, plans, Sampling(max_new=6, temperature=1.0, **options))] == greedy
+        assert [
+            reply.ids for reply in generate(stock, plans, Sampling(max_new=6, temperature=1.0, **options))
+        ] == greedy
 
 
 def test_a_drawing_that_was_asked_for_is_a_picture_of_its_codes(stock):
@@ -180,7 +185,9 @@ def test_an_output_that_the_model_has_not_is_refused(stock):
         generate(stock, prompts_of(stock)[:1], Sampling(required="song"))
 
 
-@pytest.mark.parametrize("options", [{"max_new": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_k": -1}])
+@pytest.mark.parametrize(
+    "options", [{"max_new": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0}, {"top_k": -1}]
+)
 def test_sampling_that_means_nothing_is_refused(options):
     with pytest.raises(ConfigError, match="sampling needs"):
         Sampling(**options)

@@ -146,7 +146,14 @@ def test_gradients_of_every_part_are_the_same_padded_and_packed(clean):
         clean.zero_grad(set_to_none=True)
         clean.requires_grad_(False).eval()
     components = {name.partition(".")[0] for name in grads[0]}
-    assert {"image/projector", "sound/projector2", "points/projector", "motion/projector", "vocab", "lora"} <= components
+    assert {
+        "image/projector",
+        "sound/projector2",
+        "points/projector",
+        "motion/projector",
+        "vocab",
+        "lora",
+    } <= components
     assert grads[0].keys() == grads[1].keys() and all(bool(grad.any()) for grad in grads[0].values())
     worst = max(float((grads[0][name] - grads[1][name]).abs().max()) for name in grads[0])
     assert worst <= 1e-9

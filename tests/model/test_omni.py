@@ -97,7 +97,7 @@ def test_a_projector_that_gives_other_rows_than_it_declares_is_refused_before_th
 def test_an_encoder_that_gives_other_rows_than_it_declares_is_refused(private):
     plan = private.planner.plan(asked(media("motion", 3)))
     private.rows["motion"].input.encoder.forward = lambda raws: Packed.of([torch.zeros(9, 32) for _ in raws])
-    with pytest.raises(ShapeError, match="encoder of 'motion' gave 9 rows.*says 4"):
+    with pytest.raises(ShapeError, match=r"encoder of 'motion' gave 9 rows.*says 4"):
         private.hidden(plan)
 
 
@@ -122,7 +122,9 @@ def test_an_item_without_raw_or_rows_is_refused(stock):
 
 def test_only_supervised_slots_reach_the_head(stock):
     seen = []
-    handle = stock.backbone.lm.get_output_embeddings().register_forward_hook(lambda *args: seen.append(args[1][0].shape))
+    handle = stock.backbone.lm.get_output_embeddings().register_forward_hook(
+        lambda *args: seen.append(args[1][0].shape)
+    )
     plan = Plan.stack(plans_of(stock, [SAMPLE, asked(Text("nothing to learn")), SAMPLE]))
     stock.loss(plan)
     handle.remove()
@@ -163,7 +165,12 @@ def test_media_slots_take_rows_and_text_slots_take_embeddings(stock):
 def test_adding_a_modality_that_is_not_used_leaves_every_logit_as_it_was(omni_folder):
     values = example_values()["modalities"]
     fewer = {name: values[name] for name in ("image", "sound", "drawing")}
-    more = {"image": values["image"], "points": values["points"], "sound": values["sound"], "drawing": values["drawing"]}
+    more = {
+        "image": values["image"],
+        "points": values["points"],
+        "sound": values["sound"],
+        "drawing": values["drawing"],
+    }
     adapters = {"lora": {"type": "lora", "rank": 2}}
     small, large = (
         compose(config_of(omni_folder, modalities=rows, adapters=adapters), base=omni_folder) for rows in (fewer, more)

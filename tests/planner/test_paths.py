@@ -48,7 +48,9 @@ def test_codes_get_the_ids_of_their_block():
     assert path.slots(CODES) == [12, 15]
 
 
-@pytest.mark.parametrize(("ids", "declared", "message"), [([0], 2, "placed 1 slots"), ([0, 4], 2, "outside"), ([-1, 0], 2, "outside")])
+@pytest.mark.parametrize(
+    ("ids", "declared", "message"), [([0], 2, "placed 1 slots"), ([0, 4], 2, "outside"), ([-1, 0], 2, "outside")]
+)
 def test_a_layout_that_breaks_its_word_is_refused(ids, declared, message):
     with pytest.raises(PlanError, match=message):
         OutputPath(None, Slots(ids, declared), Block("a", 10, 11, 12, 4)).slots(CODES)

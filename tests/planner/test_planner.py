@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -57,18 +58,22 @@ def test_every_text_is_there_in_order_with_its_turn_around_it(stock):
     def law(sample):
         plan = stock.planner.plan(sample)
         text = plan.ids[0][plan.kind[0] == int(Kind.TEXT)].tolist()
-        expected = "".join(
-            f"<|im_start|>{turn.role}\n{turn.text}<|im_end|>\n" for turn in sample.turns
-        )
+        expected = "".join(f"<|im_start|>{turn.role}\n{turn.text}<|im_end|>\n" for turn in sample.turns)
         assert stock.planner.tokenizer.decode(text) == expected
 
     law()
 
 
-@given(st.lists(st.sampled_from(["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|im_", "end|>", "a", " ", "\n"]), min_size=1))
+@given(
+    st.lists(
+        st.sampled_from(["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<|im_", "end|>", "a", " ", "\n"]), min_size=1
+    )
+)
 def test_special_tokens_that_a_user_types_are_text(stock, pieces):
     typed = "".join(pieces)
-    plan = stock.planner.plan(Sample("s", (Turn("system", (Text(typed),)), *answered((Text(typed),), Text(typed)).turns)))
+    plan = stock.planner.plan(
+        Sample("s", (Turn("system", (Text(typed),)), *answered((Text(typed),), Text(typed)).turns))
+    )
     specials = [token for token in plan.ids[0].tolist() if token in stock.planner.tokenizer.all_special_ids]
     assert specials == [1, 2] * 3  # those of the three turns and no others
     assert stock.planner.decode(stock.planner.text_ids(typed)) == typed
@@ -175,11 +180,15 @@ def test_the_opening_is_never_cut(omni_folder):
     backbone = {"type": "causal_lm", "id": "./language-model", "system": "be good"}
     model = compose(config_of(omni_folder, backbone=backbone, context={"max": 60, "over": "start"}), base=omni_folder)
     plan = model.planner.plan(Sample("s", (*answered((Text("x" * 60),), Text("z")).turns,)))
-    assert plan.truncated > 0 and model.planner.tokenizer.decode(plan.ids[0].tolist()).startswith("<|im_start|>system\nbe good")
+    assert plan.truncated > 0 and model.planner.tokenizer.decode(plan.ids[0].tolist()).startswith(
+        "<|im_start|>system\nbe good"
+    )
 
 
 def test_what_asks_is_never_cut(stock):
-    plan = planner_of(stock, max_length=40, overflow="end").plan(asked(Text("x" * 10), Text("y" * 30, weight=2.0)), ask=True)
+    plan = planner_of(stock, max_length=40, overflow="end").plan(
+        asked(Text("x" * 10), Text("y" * 30, weight=2.0)), ask=True
+    )
     assert plan.truncated and stock.planner.tokenizer.decode(plan.ids[0].tolist()).endswith("<|im_start|>assistant\n")
 
 
@@ -226,7 +235,7 @@ def test_kept_rows_are_evenly_spaced_from_the_first_to_the_last(rows, data):
     assert 0 <= kept[0] and kept[-1] <= rows - 1
     if count > 1:
         assert (kept[0], kept[-1]) == (0, rows - 1)
-        gaps = [b - a for a, b in zip(kept, kept[1:], strict=False)]
+        gaps = [b - a for a, b in pairwise(kept)]
         assert max(gaps) - min(gaps) <= 1
 
 

@@ -19,7 +19,8 @@ LLAMA = (
     "{% endfor %}{% if add_generation_prompt %}{{ '[h]assistant[/h]\n\n' }}{% endif %}"
 )
 MISTRAL = (
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
+    "{{ bos_token }}{% for message in messages %}"
+    "{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}"
     "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
     "{% else %}{{ raise_exception('only user and assistant') }}{% endif %}{% endfor %}"
 )
@@ -37,7 +38,10 @@ THINKING = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
     "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
 )
-NUMBERED = "{% for message in messages %}{{ loop.index | string + message['role'] + message['content'] + '<|im_end|>' }}{% endfor %}"
+NUMBERED = (
+    "{% for message in messages %}"
+    "{{ loop.index | string + message['role'] + message['content'] + '<|im_end|>' }}{% endfor %}"
+)
 
 USER, SAID, SYSTEM = ("user", "hello there"), ("assistant", "fine, thanks"), ("system", "be brief")
 
@@ -69,8 +73,12 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("turns", "ask"), CONVERSATIONS, ids=lambda value: str(len(value)) if isinstance(value, list) else str(value))
-@pytest.mark.parametrize("template", [CHATML, DEFAULT_SYSTEM, LLAMA, MISTRAL, GEMMA], ids=["chatml", "default", "llama", "mistral", "gemma"])
+@pytest.mark.parametrize(
+    ("turns", "ask"), CONVERSATIONS, ids=lambda value: str(len(value)) if isinstance(value, list) else str(value)
+)
+@pytest.mark.parametrize(
+    "template", [CHATML, DEFAULT_SYSTEM, LLAMA, MISTRAL, GEMMA], ids=["chatml", "default", "llama", "mistral", "gemma"]
+)
 def test_planned_ids_are_those_of_the_tokenizers_template(template, turns, ask):
     tokenizer = tokenizer_of(template)
     assert planned(tokenizer, turns, ask=ask) == rendered(tokenizer, turns, ask=ask)
@@ -118,7 +126,9 @@ def test_a_tokenizer_without_a_template_is_refused_and_told_of_the_plain_one():
 def test_the_plain_template_needs_none():
     tokenizer = tokenizer_of(None)
     ids = planned(tokenizer, [SYSTEM, USER, SAID, USER], ask=True, kind="plain")
-    assert tokenizer.decode(ids) == "be brief\nUser: hello there\nAssistant: fine, thanks\nUser: hello there\nAssistant: "
+    assert (
+        tokenizer.decode(ids) == "be brief\nUser: hello there\nAssistant: fine, thanks\nUser: hello there\nAssistant: "
+    )
 
 
 def test_an_answer_is_learned_up_to_the_token_that_ends_it():

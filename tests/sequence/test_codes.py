@@ -28,7 +28,9 @@ def test_ids_outside_the_vocabulary_are_refused(token):
         Vocabulary.of(10, {"a": 3}).block_of(token)
 
 
-@pytest.mark.parametrize("books", [(), (torch.zeros(2, 2, dtype=torch.long),), (torch.zeros(3),)], ids=["none", "2-D", "floats"])
+@pytest.mark.parametrize(
+    "books", [(), (torch.zeros(2, 2, dtype=torch.long),), (torch.zeros(3),)], ids=["none", "2-D", "floats"]
+)
 def test_codes_are_rows_of_integers(books):
     with pytest.raises(ShapeError, match="codebook"):
         Codes(books, Shape(3))

@@ -36,7 +36,9 @@ def test_joined_rows_are_the_items_of_both(first, second):
     assert joined.lengths == first + second and torch.equal(joined.x, torch.cat([a.x, b.x]))
 
 
-@pytest.mark.parametrize("x", [torch.zeros(5, 2), torch.zeros(4), torch.zeros(4, 2, 1)], ids=["more rows", "1-D", "3-D"])
+@pytest.mark.parametrize(
+    "x", [torch.zeros(5, 2), torch.zeros(4), torch.zeros(4, 2, 1)], ids=["more rows", "1-D", "3-D"]
+)
 def test_rows_that_are_not_those_of_the_shapes_are_refused(x):
     with pytest.raises(ShapeError, match="disagree"):
         Packed(x, (Shape(1), Shape(3)))

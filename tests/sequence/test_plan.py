@@ -75,12 +75,13 @@ def _blank(name: str, length: int) -> Plan:
     return Plan(
         ids=zeros, kind=zeros + 1, modality=none, item=none, source=none, document=zeros, segment=zeros, stream=zeros,
         position=torch.arange(length)[None, None], time_s=torch.full((1, length), float("nan"), dtype=torch.float64),
-        label=torch.full((1, length), IGNORE), weight=torch.zeros(1, length), route=zeros, items=(), modalities=(), samples=(name,),
+        label=torch.full((1, length), IGNORE), weight=torch.zeros(1, length), route=zeros,
+        items=(), modalities=(), samples=(name,),
     )  # fmt: skip
 
 
 def test_a_document_longer_than_a_row_is_refused(stock):
-    with pytest.raises(PlanError, match="'0' fills .* slots, a packed row holds 5"):
+    with pytest.raises(PlanError, match=r"'0' fills .* slots, a packed row holds 5"):
         Plan.pack(plans_of(stock, [SAMPLE]), 5)
 
 
@@ -157,7 +158,11 @@ def test_a_wrong_value_in_any_field_that_others_fix_is_refused(stock):
     @given(BATCHES, st.data())
     def law(samples, data):
         plans = plans_of(stock, samples)
-        batch = Plan.pack(plans, 150) if data.draw(st.booleans()) and max(p.shape[1] for p in plans) < 150 else Plan.stack(plans)
+        batch = (
+            Plan.pack(plans, 150)
+            if data.draw(st.booleans()) and max(p.shape[1] for p in plans) < 150
+            else Plan.stack(plans)
+        )
         row = data.draw(st.integers(0, batch.shape[0] - 1))
         slot = data.draw(st.integers(0, int(batch.lengths[row]) - 1))
         field = data.draw(st.sampled_from(["position", "document", "item", "source", "route", "kind"]))
@@ -191,7 +196,7 @@ def test_a_wrong_value_in_any_field_that_others_fix_is_refused(stock):
 )
 def test_an_item_that_does_not_fit_its_slots_is_refused(plan, change):
     assert plan.items[0].modality == "image" and plan.items[0].length == 6
-    with pytest.raises(PlanError, match="item 0|slots await|source rows"):
+    with pytest.raises(PlanError, match=r"item 0|slots await|source rows"):
         replace(plan, items=(replace(plan.items[0], **change), *plan.items[1:])).check()
 
 
@@ -208,7 +213,9 @@ def test_items_in_another_order_are_refused(stock):
 
 def test_slots_that_no_item_fills_are_refused(plan):
     with pytest.raises(PlanError, match="slots await rows that no item gives"):
-        replace(plan, items=plan.items[:1] + plan.items[2:], item=torch.where(plan.item == 1, -1, plan.item.clamp(max=1))).check()
+        replace(
+            plan, items=plan.items[:1] + plan.items[2:], item=torch.where(plan.item == 1, -1, plan.item.clamp(max=1))
+        ).check()
 
 
 def test_padding_in_the_middle_of_a_row_is_refused(batch):

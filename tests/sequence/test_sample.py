@@ -27,7 +27,9 @@ def test_the_prompt_is_everything_but_a_last_answer():
 
 
 def test_changing_items_changes_nothing_else():
-    changed = Sample("s", (ASKED, SAID), group="g").map_items(lambda turn, item: replace(item, payload=item.payload * 10))
+    changed = Sample("s", (ASKED, SAID), group="g").map_items(
+        lambda turn, item: replace(item, payload=item.payload * 10)
+    )
     assert [item.payload for _, item in changed.items()] == [10, 20, 30]
     assert changed.turns[0].text == "a b" and changed.turns[1] == SAID and changed.group == "g"
 

@@ -1,4 +1,4 @@
-"""Tiny runs to train: one folder with a language model and data, run files with a stage or two, and processes to kill."""
+"""Tiny runs to train: a folder with a language model and data, run files with a stage or two, processes to kill."""
 
 from __future__ import annotations
 
@@ -59,7 +59,15 @@ def moody_rows(folder: Path) -> dict:
 
 def stage(**changes: object) -> dict:
     """A stage of the tiny run."""
-    return {"name": "only", "train": ["*/projector*", "vocab"], "data": dict(_DATA), "steps": 4, "batch": 5, "lr": 0.003, **changes}
+    return {
+        "name": "only",
+        "train": ["*/projector*", "vocab"],
+        "data": dict(_DATA),
+        "steps": 4,
+        "batch": 5,
+        "lr": 0.003,
+        **changes,
+    }
 
 
 def trainer_of(folder: Path, *, cache: bool = False, **changes: object) -> Trainer:

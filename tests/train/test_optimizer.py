@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -34,7 +35,10 @@ def test_one_rate_is_everybodys():
     assert [group["names"] for group in optimizer.param_groups] == [list(parameters())]
 
 
-@pytest.mark.parametrize(("lr", "message"), [({"image/*": 1e-3}, "trains lora.x, but no glob"), ({"*": 1e-3, "sound/*": 1e-3}, "'sound/\\*' matches no")])
+@pytest.mark.parametrize(
+    ("lr", "message"),
+    [({"image/*": 1e-3}, "trains lora.x, but no glob"), ({"*": 1e-3, "sound/*": 1e-3}, "'sound/\\*' matches no")],
+)
 def test_rates_that_do_not_fit_what_is_trained_are_refused(lr, message):
     with pytest.raises(ConfigError, match=message):
         make_optimizer(config(lr), parameters())
@@ -54,7 +58,7 @@ def test_rates_rise_over_the_warm_up_and_fall_by_a_cosine_to_almost_nothing():
     optimizer = make_optimizer(config({"lora": 1.0, "*": 0.5}), parameters())
     factors = [set_progress(optimizer, step, 100, 0.1) for step in range(100)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
-    assert factors[9] == 1.0 and all(a > b for a, b in zip(factors[9:], factors[10:], strict=False))
+    assert factors[9] == 1.0 and all(a > b for a, b in pairwise(factors[9:]))
     assert factors[54] == pytest.approx(0.5 * (1 + math.cos(math.pi * 45 / 91))) and 0 < factors[-1] < 0.01
     assert [group["lr"] for group in optimizer.param_groups] == [factors[-1], 0.5 * factors[-1]]
 

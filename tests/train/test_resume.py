@@ -15,6 +15,7 @@ from omniloom.errors import TrainingError
 from omniloom.train import train
 from tests.train.runs import MOODY, digests_of, losses_of, moody_rows, run_file, stage, steps_of, train_and_kill
 
+
 @pytest.fixture(scope="module")
 def path(tiny):
     """The tiny run with two stages, an encoder that draws noise, samples of answers, and a packed stage."""
@@ -72,7 +73,11 @@ def test_killed_at_ten_random_moments_it_ends_in_the_same_weights(path, unbroken
     """As a user would: the interpreter itself, started anew each time."""
     out, killed, draw = tiny / "killed-ten-times", 0, random.Random(time.time_ns())
     started = time.perf_counter()
-    command = [sys.executable, "-c", f"from omniloom.train import train; train({str(path)!r}, out={str(tiny / 'timed')!r})"]
+    command = [
+        sys.executable,
+        "-c",
+        f"from omniloom.train import train; train({str(path)!r}, out={str(tiny / 'timed')!r})",
+    ]
     subprocess.run(command, check=True, capture_output=True)
     whole_s = time.perf_counter() - started
     command[-1] = f"from omniloom.train import train; train({str(path)!r}, out={str(out)!r})"
@@ -105,7 +110,7 @@ def half(tiny, tmp_path_factory):
 
 
 def test_other_settings_in_the_same_folder_are_refused_and_named(half, tiny):
-    file, out = half
+    _, out = half
     other = run_file(tiny, "other", stages=[stage(save_every=1, lr=0.004)])
     before = sorted(item.name for item in out.rglob("*"))
     with pytest.raises(TrainingError, match=r"run of other settings \(.*lr: 0.003.*lr: 0.004.*--fresh"):
@@ -121,7 +126,7 @@ def test_changed_data_are_refused(half, tiny):
     text = data.read_text()
     data.write_text(text.replace("Which colour?", "Which color?", 1))
     try:
-        with pytest.raises(TrainingError, match="data of the run .* have changed"):
+        with pytest.raises(TrainingError, match=r"data of the run .* have changed"):
             train(file, out=out)
     finally:
         data.write_text(text)

@@ -27,10 +27,19 @@ def test_stages_train_exactly_what_they_declare_one_after_another(tiny):
     fresh = compose(load_run(out).config, base=out)
     before = {name: digest_of(values) for name, values in fresh.components().items() if values}
     after = digests_of(out)
-    assert {name for name in after if after[name] != before[name]} == {"image/encoder", "drawing/codec", "lora", "vocab"}
+    assert {name for name in after if after[name] != before[name]} == {
+        "image/encoder",
+        "drawing/codec",
+        "lora",
+        "vocab",
+    }
     told = {event["stage"]: event["parameters"] for event in events if event["event"] == "stage"}
     parameters = {name: facts["parameters"] for name, facts in read_manifest(out)["components"].items()}
-    assert told == {"one": parameters["image/encoder"], "two": parameters["drawing/codec"], "three": parameters["lora"] + parameters["vocab"]}
+    assert told == {
+        "one": parameters["image/encoder"],
+        "two": parameters["drawing/codec"],
+        "three": parameters["lora"] + parameters["vocab"],
+    }
 
 
 def test_a_finished_run_is_returned_as_it_is(trained):
@@ -100,5 +109,5 @@ def test_two_part_files_of_one_name_are_refused(tiny):
         (tiny / folder).mkdir(exist_ok=True)
         (tiny / folder / "mine.py").write_text(code)
         rows[name]["in"]["projector"] = [{"type": f"./{folder}/mine.py:Mine"}]
-    with pytest.raises(ConfigError, match="two part files are named mine.py"):
+    with pytest.raises(ConfigError, match=r"two part files are named mine.py"):
         train(run_file(tiny, "twice", modalities=rows, stages=[stage(steps=1)]), out=tiny / "twice")

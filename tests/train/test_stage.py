@@ -27,7 +27,9 @@ def test_a_stage_changes_what_it_trains_and_nothing_else_by_a_bit(tiny, globs):
     names = [name for _, name, _ in trainer.model.named_component_parameters()]
     before = {name: value.detach().clone() for _, name, value in trainer.model.named_component_parameters()}
     trainer.run(0, lambda step, values: None)
-    changed = {name for _, name, value in trainer.model.named_component_parameters() if not torch.equal(value, before[name])}
+    changed = {
+        name for _, name, value in trainer.model.named_component_parameters() if not torch.equal(value, before[name])
+    }
     assert changed <= set(trainer.trainable) and set(trainer.trainable) == set(trainer.model.select(globs))
     assert len(changed) > 0.9 * len(trainer.trainable) and len(names) > len(changed)
     assert {name.partition(".")[0] for name in changed} == set(trainer.trained_components)
@@ -69,7 +71,10 @@ def test_what_is_not_finite_stops_the_run_before_any_update(tiny, what):
     before = {name: parameter.detach().clone() for name, parameter in trainer.trainable.items()}
     with pytest.raises(TrainingError, match=f"step 1: the {what} is n.*nothing was updated"):
         trainer.step(1)
-    same = [torch.equal(parameter.nan_to_num(7), before[name].nan_to_num(7)) for name, parameter in trainer.trainable.items()]
+    same = [
+        torch.equal(parameter.nan_to_num(7), before[name].nan_to_num(7))
+        for name, parameter in trainer.trainable.items()
+    ]
     assert all(same)
 
 
@@ -96,12 +101,26 @@ def test_packed_and_padded_stages_have_the_same_losses(tiny):
 
 def test_losses_are_told_for_text_codes_and_every_source(tiny):
     metrics = trainer_of(tiny, train=["vocab"], batch=10).step(0)
-    assert {"loss", "loss_text", "loss_codes", "loss/things", "loss/drawings", "labels", "tokens", "lr", "grad_norm", "step_s", "mem_gb"} <= set(metrics)
+    assert {
+        "loss",
+        "loss_text",
+        "loss_codes",
+        "loss/things",
+        "loss/drawings",
+        "labels",
+        "tokens",
+        "lr",
+        "grad_norm",
+        "step_s",
+        "mem_gb",
+    } <= set(metrics)
     assert metrics["loss"] == pytest.approx(metrics["loss_text"] + metrics["loss_codes"], rel=1e-6)
 
 
 def test_cached_rows_of_frozen_encoders_train_like_fresh_ones(tiny):
-    fresh, first, second = (trainer_of(tiny, train=["*/projector*"], cache=cache, steps=3) for cache in (False, True, True))
+    fresh, first, second = (
+        trainer_of(tiny, train=["*/projector*"], cache=cache, steps=3) for cache in (False, True, True)
+    )
     losses = [[trainer.step(step)["loss"] for step in range(3)] for trainer in (fresh, first, second)]
     assert losses[1] == losses[2] and losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert first.pipeline.cache.stats.written_bytes > 0 and second.pipeline.cache.stats.misses == 0

@@ -32,7 +32,11 @@ def test_it_moves_only_what_its_stage_trains_between_media_and_the_language_mode
     trainer = trainer_of(tiny, train=["image/projector2", "vocab", "lora"])
     before = {name: value.detach().clone() for _, name, value in trainer.model.named_component_parameters()}
     warmed(trainer, 2)
-    changed = {name.partition(".")[0] for _, name, value in trainer.model.named_component_parameters() if not torch.equal(value, before[name])}
+    changed = {
+        name.partition(".")[0]
+        for _, name, value in trainer.model.named_component_parameters()
+        if not torch.equal(value, before[name])
+    }
     assert changed == {"image/projector2"}
 
 
