@@ -64,7 +64,7 @@ _FURNITURE_PROMPTS = Prompts(
 )  # fmt: skip
 
 _POINTS = 512
-_TRAIN_TURNS = 4  # turned copies of each training example; the test has one of each
+_TURNS = {"train": 4, "test": 3}  # turned copies of each example; copies share their group, so intervals can cluster
 _TEST_SHARE = 1 / 3
 
 
@@ -104,7 +104,7 @@ def _write(folder: Path, task: str, prompts: Prompts, solids: list[_Solid], *, i
     sides: dict[str, list[Item]] = {"train": [], "test": []}
     for solid in solids:
         side = "test" if solid.group in test_groups else "train"
-        for turn in range(_TRAIN_TURNS if side == "train" else 1):
+        for turn in range(_TURNS[side]):
             id_ = f"{solid.id}-{turn}"
             write_array(folder / f"media/{id_}.npy", _turned(solid.points, id_, is_upright=is_upright))
             item = Item(id_, solid.group, solid.label, (("points", f"media/{id_}.npy"),), meta={"name": solid.name})
