@@ -3,11 +3,15 @@
 A stock template renders a whole conversation as one string. Here it is asked with marked contents, and what it puts
 around them is kept as token ids per role, so that a conversation can be planned turn by turn and appended to.
 Contents are tokenised apart from the scaffold, as plain text: a special token typed by a user stays text.
+
+A template that lets its model think aloud and drops the thoughts of earlier turns (Qwen3's, arXiv:2505.09388) puts
+other text around the last answer than around the others. It is planned as with `enable_thinking=False`: every answer,
+an earlier one too, opens with the empty thought, so that turns can still be appended one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +47,8 @@ class Template:
         """From a tokenizer: `kind` "chat" takes its chat template apart, "plain" writes "User: ... Assistant: ...".
 
         Raises:
-            ConfigError: the tokenizer has no chat template, or one that does not put the same text around every turn.
+            ConfigError: the tokenizer has no chat template, or one that does not put the same text around every turn;
+                but see above for templates that think.
         """
         if kind == "plain":
             bos, around, default = _bos_of(tokenizer), _PLAIN, ""
@@ -82,12 +87,35 @@ def _take_apart(tokenizer: Any) -> tuple[str, dict[str, tuple[str, str]], str]:
     """(bos, role -> (prefix, suffix), default opening) of a chat template, proven on a longer conversation."""
     if not getattr(tokenizer, "chat_template", None):
         raise ConfigError("this tokenizer has no chat template. Set `template: plain` in the backbone.")
-    user, assistant, again = _MARKS["user"], _MARKS["assistant"], _MARKS["again"]
 
-    def render(*turns: tuple[str, str], ask: bool = False) -> str:
+    def render(*turns: tuple[str, str], ask: bool = False, **switches: bool) -> str:
         messages = [{"role": role, "content": content} for role, content in turns]
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask)
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=ask, **switches))
 
+    def render_without_thought(*turns: tuple[str, str], ask: bool = False) -> str:
+        return render(*turns, ask=ask, enable_thinking=False)
+
+    bos = tokenizer.bos_token or ""
+    found = _around_turns(render, bos)
+    question = ("user", _MARKS["user"])
+    if found is None and render(question, ask=True) != render_without_thought(question, ask=True):
+        found = _around_turns(render_without_thought, bos, has_thought=True)
+    if found is None:
+        raise ConfigError(
+            "the chat template does not put the same text around every turn, so it cannot be planned turn by turn. "
+            "Set `template: plain` in the backbone, or give the tokenizer a plainer template."
+        )
+    return found
+
+
+def _around_turns(
+    render: Callable[..., str], bos: str, *, has_thought: bool = False
+) -> tuple[str, dict[str, tuple[str, str]], str] | None:
+    """What a template puts around turns; None if it is not the same around every turn.
+
+    `has_thought`: the prefix of an answer may be longer than that of earlier answers, by an empty thought at its end.
+    """
+    user, assistant, again = _MARKS["user"], _MARKS["assistant"], _MARKS["again"]
     one = render(("user", user))
     asked = render(("user", user), ask=True)
     three = render(("user", user), ("assistant", assistant), ("user", again))
@@ -99,7 +127,6 @@ def _take_apart(tokenizer: Any) -> tuple[str, dict[str, tuple[str, str]], str]:
     assistant_suffix = answered.partition(assistant)[2]
     user_prefix = middle[len(assistant_suffix) :]
     opening = one.partition(user)[0]
-    bos = tokenizer.bos_token or ""
     if not opening.startswith(bos) or user_prefix.startswith(bos):
         bos = ""  # none, or a token that opens every turn, as ChatML's does
     default = opening[len(bos) : len(opening) - len(user_prefix)]
@@ -109,13 +136,13 @@ def _take_apart(tokenizer: Any) -> tuple[str, dict[str, tuple[str, str]], str]:
         and answered.startswith(asked + assistant)
         and middle.startswith(assistant_suffix)
         and opening.endswith(user_prefix)
-        and between == user_suffix + assistant_prefix
+        and (
+            between == user_suffix + assistant_prefix
+            or (has_thought and between != user_suffix and (user_suffix + assistant_prefix).startswith(between))
+        )
     )
     if not sound:
-        raise ConfigError(
-            "the chat template does not put the same text around every turn, so it cannot be planned turn by turn. "
-            "Set `template: plain` in the backbone, or give the tokenizer a plainer template."
-        )
+        return None
     system = _MARKS["system"]
     try:
         with_system = render(("system", system), ("user", user))
