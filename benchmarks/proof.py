@@ -107,8 +107,10 @@ def bars(single: Any, match: Any, regressions: dict[str, float]) -> dict[str, bo
     for name in ("image", "speech"):
         task = single.tasks[name]
         held[f"{name}: at least 60 % on ten or more classes"] = task.score >= 0.6 and task.chance.k >= 10
-    drawn, other = single.tasks["digit"], single.tasks["digit_other_prompts"]
-    held["digit: drawn as asked, and not as asked by another"] = drawn.above_chance and not other.above_chance
+    drawn = single.tasks["digit"]
+    held["digit: drawn as asked, and not where another was asked"] = (
+        drawn.above_chance and drawn.shuffled.score <= drawn.shuffled.band99.high
+    )
     task = match.tasks["match"]
     held["match: lower end above 60 %"] = task.interval95.low > 0.6
     for name, probe in {"permuted": task.permuted, "blind": task.blind, **task.alone}.items():

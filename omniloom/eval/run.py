@@ -16,7 +16,7 @@ from omniloom.data.sources import Source, open_source
 from omniloom.errors import ConfigError, DataError, MediaError
 from omniloom.eval.judge import Judge, label_of, output_item
 from omniloom.eval.probes import derange
-from omniloom.eval.results import Results, TaskResult, write_results
+from omniloom.eval.results import Probe, Results, TaskResult, write_results
 from omniloom.eval.tasks import FailedSample, run_task
 from omniloom.files import write_whole
 from omniloom.model import Sampling
@@ -80,12 +80,15 @@ class _Task:
         answers = self._judged_answers(judge)
         named = self._measure(self.name, judged, answers)
         note = f"judged by a classifier that names {own:.1%} of the real held-out items rightly"
-        result = {self.name: replace(named, notes=(*named.notes, note))}
         if "shuffled" in self.task.probes:
             live = [sample for sample in judged if isinstance(sample, Sample)]
-            other = f"{self.name}_other_prompts"
-            result[other] = self._measure(other, _with_other_prompts(live, self.config.seed), answers)
-        return result
+            other = self._measure(self.name, _with_other_prompts(live, self.config.seed), answers)
+            probe = Probe(
+                other.n, other.correct, other.score, other.interval95, other.unparsable, other.failed, other.chance.band99
+            )
+            named = replace(named, shuffled=probe)
+            note += "; shuffled: asked with the prompt of an item of another answer"
+        return {self.name: replace(named, notes=(*named.notes, note))}
 
     def _samples(self) -> list[Sample | FailedSample]:
         """The task's samples, evenly spaced over its source if it is limited; broken ones stay, as failed."""

@@ -130,16 +130,14 @@ def _around_turns(
     if not opening.startswith(bos) or user_prefix.startswith(bos):
         bos = ""  # none, or a token that opens every turn, as ChatML's does
     default = opening[len(bos) : len(opening) - len(user_prefix)]
+    before = user_suffix + assistant_prefix
     around = {"user": (user_prefix, user_suffix), "assistant": (assistant_prefix, assistant_suffix)}
     sound = (
         asked.startswith(one)
         and answered.startswith(asked + assistant)
         and middle.startswith(assistant_suffix)
         and opening.endswith(user_prefix)
-        and (
-            between == user_suffix + assistant_prefix
-            or (has_thought and between != user_suffix and (user_suffix + assistant_prefix).startswith(between))
-        )
+        and (between == before or (has_thought and before.startswith(between) and len(between) > len(user_suffix)))
     )
     if not sound:
         return None
@@ -148,8 +146,8 @@ def _around_turns(
         with_system = render(("system", system), ("user", user))
     except Exception:  # a template may refuse the role by any error of its own; then it has no system turn
         return bos, around, default
-    before, found, after = with_system.partition(system)
-    if found and before.startswith(bos) and after.endswith(user_prefix + user + user_suffix):
+    opened, found, after = with_system.partition(system)
+    if found and opened.startswith(bos) and after.endswith(user_prefix + user + user_suffix):
         suffix = after[: len(after) - len(user_prefix + user + user_suffix)]
-        around["system"] = (before[len(bos) :], suffix)
+        around["system"] = (opened[len(bos) :], suffix)
     return bos, around, default

@@ -15,7 +15,7 @@ import pytest
 from omniloom.config import resolve_modality
 from omniloom.testing import check_modality
 
-from .test_docs import ROOT, blocks, played  # noqa: F401 - the fixture: the page runs once for both files
+from .pages import ROOT, blocks
 
 PAGE = ROOT / "docs" / "new_modality.md"
 EXAMPLE = ROOT / "examples" / "event_camera"
@@ -69,7 +69,7 @@ def test_the_sensor_keeps_every_law_on_its_own_recordings(recordings):
     assert check_modality(EXAMPLE / "events.py", examples=examples).is_kept
 
 
-def test_the_page_learns_what_it_says(played):  # noqa: F811
+def test_the_page_learns_what_it_says(played):
     run = played(PAGE) / "runs" / "event-camera-tiny"
     steps = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     losses = [step["loss"] for step in steps if step["stage"] == "everything"]

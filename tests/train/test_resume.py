@@ -20,6 +20,7 @@ from tests.train.runs import MOODY, digests_of, losses_of, moody_rows, run_file,
 def path(tiny):
     """The tiny run with two stages, an encoder that draws noise, samples of answers, and a packed stage."""
     values = yaml.safe_load((tiny / "run.yaml").read_text())
+    values["stages"][1] |= {"batch": 20}  # every kind of medium in every step, the one of the noisy encoder too
     values["stages"][2] |= {"pack": 160, "sample_every": 3}
     return run_file(tiny, "resumed", stages=values["stages"], modalities=moody_rows(tiny))
 
