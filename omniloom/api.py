@@ -20,7 +20,7 @@ from omniloom.data.records import parse_line, parse_messages
 from omniloom.errors import ConfigError, DataError, OmniloomError, did_you_mean
 from omniloom.eval.run import evaluate
 from omniloom.files import write_whole
-from omniloom.media import Payload, save
+from omniloom.media import Payload, save, suffix_of
 from omniloom.model import Reply, Sampling
 from omniloom.sequence import Item, Sample, Text, Turn
 from omniloom.train import train
@@ -48,10 +48,9 @@ class Answer:
 
     def save_items(self, folder: str | Path, name: str = "answer") -> list[Path]:
         """Write every item to a file of its own; returns the paths, in order."""
-        endings = {"image": ".png", "audio": ".wav", "series": ".npy", "points": ".npy", "video": ".webp"}
         Path(folder).mkdir(parents=True, exist_ok=True)
         return [
-            save(payload, Path(folder) / f"{name}-{index}-{modality}{endings.get(payload.kind, '.npy')}")
+            save(payload, Path(folder) / f"{name}-{index}-{modality}{suffix_of(payload)}")
             for index, (modality, payload) in enumerate(self.items)
         ]
 

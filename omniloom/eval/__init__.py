@@ -1,8 +1,8 @@
 """Room 7: measure a run and show it.
 
-    run_task       samples and an answer function -> a score with its interval, chance band and probes
-    Results        eval/results.json, written and read strictly; `table` prints it, `compare` tests two of them
-    write_report   one HTML file that opens offline;  model_card: the Markdown beside the weights
+run_task       samples and an answer function -> a score with its interval, chance band and probes
+Results        eval/results.json, written and read strictly; `table` prints it, `compare` tests two of them
+write_report   one HTML file that opens offline;  model_card: the Markdown beside the weights
 """
 
 from __future__ import annotations

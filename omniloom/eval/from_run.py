@@ -22,9 +22,9 @@ from omniloom.eval.card import model_card
 from omniloom.eval.judge import label_of
 from omniloom.eval.report import write_report
 from omniloom.eval.report_data import DataRow, Example, Licence, ReportData, pick_examples
-from omniloom.eval.results import Results, TaskResult, read_results
+from omniloom.eval.results import TaskResult, read_results
 from omniloom.files import write_whole
-from omniloom.model import Sampling
+from omniloom.media import load
 from omniloom.model.graph import graph_of, mermaid
 from omniloom.registry import BUILT_IN, find, split_spec
 from omniloom.sequence import Item, Sample, Text
@@ -144,14 +144,17 @@ def _examples(engine: Engine, config: RunConfig, folder: Path, task: TaskResult)
 
 
 def _generated(engine: Engine, config: RunConfig, folder: Path, task: TaskResult) -> Iterator[Example]:
-    """What the model generates for some prompts of a judged task, made again for the report."""
-    pairs = list(_samples(engine, config, folder, task, 20))
-    replies = engine.answer([sample for sample, _ in pairs], Sampling(max_new=config.evaluation[task.task].max_new))
-    for (sample, record), reply in zip(pairs, replies, strict=True):
+    """What the model generated when it was evaluated, and what the judge said of it."""
+    numbers = {item.id: number for number, item in enumerate(task.items)}
+    for sample, record in _samples(engine, config, folder, task, 20):
         parts = [_part(part) for turn in sample.prompt().turns for part in turn.parts]
-        yield Example(
-            task.task, parts, label_of(sample), [_part(part) for part in reply.parts], record.correct, record.id
-        )
+        made = sorted((folder / "eval" / "items" / task.task).glob(f"{numbers[record.id]:05d}.*"))
+        said = [
+            (task.task, load(path, engine.model.rows[modality].payload_kind))
+            for path in made
+            for modality in sample.modalities
+        ]
+        yield Example(task.task, parts, label_of(sample), said, record.correct, record.id)
 
 
 def _part(part: Text | Item) -> tuple[str, Any]:

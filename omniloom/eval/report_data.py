@@ -13,6 +13,8 @@ from omniloom.model.graph import GraphEdge, GraphNode, NodeKind
 __all__ = ["DataRow", "Example", "GraphEdge", "GraphNode", "Licence", "NodeKind", "Part", "ReportData", "pick_examples"]
 
 Part = tuple[str, Any]
+
+
 @dataclass(frozen=True)
 class Example:
     """One held-out or generated item. A part is ("text", str) or (modality, payload), in reading order.

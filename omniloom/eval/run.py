@@ -19,6 +19,7 @@ from omniloom.eval.probes import derange
 from omniloom.eval.results import Probe, Results, TaskResult, write_results
 from omniloom.eval.tasks import FailedSample, run_task
 from omniloom.files import write_whole
+from omniloom.media import save, suffix_of
 from omniloom.model import Sampling
 from omniloom.sequence import Item, Sample, Text, Turn
 
@@ -77,14 +78,27 @@ class _Task:
             return {self.name: self._measure(self.name, samples, self._text_answers)}
         judge, own = self._judge(samples)
         judged = [_as_label(sample) if isinstance(sample, Sample) else sample for sample in samples]
-        answers = self._judged_answers(judge)
-        named = self._measure(self.name, judged, answers)
+        made: dict[str, Any] = {}
+        named = self._measure(self.name, judged, self._judged_answers(judge, made))
+        for number, item in enumerate(named.items):
+            if item.id in made:
+                path = generated_file(self.base, self.name, number, suffix_of(made[item.id]))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                save(made[item.id], path)
         note = f"judged by a classifier that names {own:.1%} of the real held-out items rightly"
         if "shuffled" in self.task.probes:
             live = [sample for sample in judged if isinstance(sample, Sample)]
-            other = self._measure(self.name, _with_other_prompts(live, self.config.seed), answers)
+            other = self._measure(
+                self.name, _with_other_prompts(live, self.config.seed), self._judged_answers(judge, {})
+            )
             probe = Probe(
-                other.n, other.correct, other.score, other.interval95, other.unparsable, other.failed, other.chance.band99
+                other.n,
+                other.correct,
+                other.score,
+                other.interval95,
+                other.unparsable,
+                other.failed,
+                other.chance.band99,
             )
             named = replace(named, shuffled=probe)
             note += "; shuffled: asked with the prompt of an item of another answer"
@@ -132,13 +146,21 @@ class _Task:
         real = [_output(sample) for sample in samples if isinstance(sample, Sample)]
         return judge, judge.score([payload for payload, _ in real], [label for _, label in real])
 
-    def _judged_answers(self, judge: Judge) -> Callable[[list[Sample]], list[str]]:
+    def _judged_answers(self, judge: Judge, made: dict[str, Any]) -> Callable[[list[Sample]], list[str]]:
+        """What the judge sees in the items that the model generates; `made` collects the items by sample."""
+
         def answers(samples: list[Sample]) -> list[str]:
             replies = self.engine.answer(samples, Sampling(max_new=self.task.max_new))
             items = [next((part for part in reply.parts if isinstance(part, Item)), None) for reply in replies]
+            made.update({sample.id: item.payload for sample, item in zip(samples, items, strict=True) if item})
             return ["" if item is None else judge.say(item.payload) for item in items]
 
         return answers
+
+
+def generated_file(folder: Path, task: str, number: int, suffix: str) -> Path:
+    """Where the item that was generated for a task's item lies in a run folder."""
+    return folder / "eval" / "items" / task / f"{number:05d}{suffix}"
 
 
 def _output(sample: Sample) -> tuple[Any, str]:

@@ -14,7 +14,7 @@ from .gateway import KINDS, Kind, load, register_kind
 from .limits import Limits, check_parts
 from .options import LoadOptions
 from .payloads import Audio, Image, Payload, Points, Series, Video
-from .write import audio_to_wav_bytes, image_to_png_bytes, save, to_data_uri
+from .write import audio_to_wav_bytes, image_to_png_bytes, save, suffix_of, to_data_uri
 
 __all__ = [
     "CODES",
@@ -34,5 +34,6 @@ __all__ = [
     "load",
     "register_kind",
     "save",
+    "suffix_of",
     "to_data_uri",
 ]

@@ -25,7 +25,7 @@ import soundfile
 from ..errors import MediaError, did_you_mean
 from .payloads import Audio, Image, Payload, Points, Series, Video
 
-__all__ = ["audio_to_wav_bytes", "image_to_png_bytes", "save", "to_data_uri"]
+__all__ = ["audio_to_wav_bytes", "image_to_png_bytes", "save", "suffix_of", "to_data_uri"]
 
 
 def image_to_png_bytes(image: Image) -> bytes:
@@ -118,6 +118,11 @@ def _writers_of(payload: Payload) -> dict[str, tuple[str, Callable[..., bytes]]]
             "unsupported_target", f"no writer for kind {payload.kind!r}.{did_you_mean(payload.kind, _WRITERS)}"
         )
     return _WRITERS[payload.kind]
+
+
+def suffix_of(payload: Payload) -> str:
+    """The suffix of the format a payload's kind is written in by default, such as ".png"."""
+    return next(iter(_writers_of(payload)))
 
 
 def save(payload: Payload, path: str | os.PathLike[str]) -> Path:

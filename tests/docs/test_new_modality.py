@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import omniloom
 from omniloom.config import resolve_modality
 from omniloom.testing import check_modality
 
-from .pages import ROOT, blocks
+from .pages import ROOT, blocks, torch_as_it_was
 
 PAGE = ROOT / "docs" / "new_modality.md"
 EXAMPLE = ROOT / "examples" / "event_camera"
@@ -99,3 +101,16 @@ def test_the_entry_points_of_the_page_make_the_modality_installable(recordings, 
     assert row["in"]["encoder"] == "event_conv" and row["in"]["processor"] == "event_frames"
     examples = [recordings / "test" / f"{index}.npy" for index in (0, 7)]
     assert check_modality("events", examples=examples).is_kept
+
+
+@pytest.mark.proof
+@pytest.mark.packaged
+def test_the_packaged_language_model_learns_both_sensors_and_needs_both(tmp_path):
+    shutil.copytree(EXAMPLE, tmp_path / "work", ignore=shutil.ignore_patterns("__pycache__", "data", "runs"))
+    script = [sys.executable, "make_data.py", "data", "--train", "960", "--test", "120"]
+    subprocess.run(script, cwd=tmp_path / "work", check=True)
+    with torch_as_it_was():
+        run = omniloom.train(tmp_path / "work" / "run.yaml", out=tmp_path / "run")
+        tasks = omniloom.evaluate(run, allow_code=True).tasks
+    assert tasks["motion"].score > 0.8 and tasks["colour"].score > 0.8 and tasks["both"].score > 0.6
+    assert all(probe.score < 0.3 for probe in tasks["both"].alone.values())
