@@ -83,7 +83,7 @@ def with_stand_in_codes(model: Any, sample: Sample) -> Sample:
 
     def change(turn: Turn, item: Item) -> Item:
         row = model.rows.get(item.modality)
-        is_out = (item.role or ("out" if turn.role == "assistant" else "in")) == "out"
+        is_out = item.is_output_of(turn)
         if not is_out or row is None or row.output is None:
             return item
         codec = row.output.codec

@@ -167,7 +167,7 @@ def _wrong_item(turn: Turn, item: Item, modality: str, modalities: Mapping[str, 
         yield f"the modality {modality!r} is not in the run.{did_you_mean(modality, modalities)}"
         return
     row = modalities[modality]
-    is_out = (item.role or ("out" if turn.role == "assistant" else "in")) == "out"
+    is_out = item.is_output_of(turn)
     if is_out and row.out is None:
         yield f"the assistant gives an item {modality!r}, which the run has no `out` for."
     elif is_out and row.out is not None and row.out.codec is None:

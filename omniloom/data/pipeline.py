@@ -105,7 +105,7 @@ class Pipeline:
 
     def _with_codes(self, sample: Sample) -> Sample:
         def change(turn: Turn, item: Item) -> Item:
-            is_out = (item.role or ("out" if turn.role == "assistant" else "in")) == "out"
+            is_out = item.is_output_of(turn)
             row = self.model.rows.get(item.modality)
             if not is_out or row is None or row.output is None or isinstance(item.payload, Codes):
                 return item

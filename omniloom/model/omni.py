@@ -22,7 +22,7 @@ from omniloom.interaction.hooks import HookContext
 from omniloom.model.vocab import VocabRows
 from omniloom.planner import ModalityRow, Planner
 from omniloom.projectors.base import Context, Projector
-from omniloom.sequence import IGNORE, Codes, Item, Kind, Packed, Plan, PlannedItem, Sample, Turn, Vocabulary
+from omniloom.sequence import IGNORE, Kind, Packed, Plan, PlannedItem, Vocabulary
 
 __all__ = ["OmniModel", "SlotLosses"]
 
@@ -257,21 +257,6 @@ class OmniModel(nn.Module):
     def loss(self, plan: Plan) -> dict[str, tuple[Tensor, Tensor]]:
         """{"text": (sum, count), "codes": (sum, count)} of a batch."""
         return self.losses(plan).sums()
-
-    # -- codes ------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def encode_outputs(self, sample: Sample) -> Sample:
-        """The sample with the payload of every output item replaced by its codes, as planning needs it."""
-
-        def change(turn: Turn, item: Item) -> Item:
-            role = item.role or ("out" if turn.role == "assistant" else "in")
-            row = self.rows.get(item.modality)
-            if role != "out" or isinstance(item.payload, Codes) or row is None or row.output is None:
-                return item
-            return replace(item, payload=row.output.codec.encode(item.payload), role="out")
-
-        return sample.map_items(change)
 
 
 def _state(module: nn.Module) -> Iterator[tuple[str, nn.Parameter | Tensor]]:

@@ -169,8 +169,7 @@ class Planner:
                 f"{did_you_mean(item.modality, self.rows)}"
             )
         row = self.rows[item.modality]
-        role = item.role or ("out" if turn.role == "assistant" else "in")
-        if role == "out" or isinstance(item.payload, Codes):
+        if item.is_output_of(turn) or isinstance(item.payload, Codes):
             self._add_codes(document, row, item, number, sample, learn)
         else:
             self._add_rows(document, row, item, number, sample, rng)

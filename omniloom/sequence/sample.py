@@ -46,6 +46,10 @@ class Item:
     weight: float = 1.0
     key: str | None = None
 
+    def is_output_of(self, turn: Turn) -> bool:
+        """Whether the item is said, as codes, rather than shown."""
+        return (self.role or ("out" if turn.role == "assistant" else "in")) == "out"
+
 
 @dataclass(frozen=True)
 class Turn:

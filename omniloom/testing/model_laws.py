@@ -276,7 +276,12 @@ class ModelLaws:
         return Sample(name, _turns([Text("And this one?"), Item(self.beside, self.others[index])], "that"))
 
     def _mixed(self, name: str, payload: Payload, index: int) -> Sample:
-        parts: list[Text | Item] = [Text("First"), Item(self.name, payload), Text("then"), Item(self.beside, self.others[index])]
+        parts: list[Text | Item] = [
+            Text("First"),
+            Item(self.name, payload),
+            Text("then"),
+            Item(self.beside, self.others[index]),
+        ]
         return Sample(name, _turns(parts, "both"))
 
     def _drawn(self, name: str, payload: Payload) -> Sample:

@@ -74,7 +74,7 @@ def test_a_trained_run_is_shown_by_its_folder(call, run):
     assert "stage instruct" in done.stdout
 
 
-def test_a_recipe_is_shown_as_mermaid_by_its_name(call):
+def test_a_name_of_nothing_is_told(call):
     done = call("show", "no-such-recipe")
     assert done.exit_code == 2 and "no run file, run folder or recipe" in done.stderr
 

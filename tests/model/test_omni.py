@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from omniloom.errors import FreezeError, PlanError, ShapeError
-from omniloom.media import Image
 from omniloom.model import compose
 from omniloom.projectors import Projector
-from omniloom.sequence import Codes, Item, Kind, Packed, Plan, Sample, Shape, Text
+from omniloom.sequence import Item, Kind, Packed, Plan, Sample, Shape, Text
 from tests.examples import answered, asked, config_of, drawing, example_values, logits_of, media, plans_of
 
 SAMPLE = answered((Text("q"), media("image", 1), media("sound", 1)), Text("yes"), drawing(3))
@@ -139,17 +138,6 @@ def test_the_loss_of_a_slot_is_the_cross_entropy_of_what_follows(clean):
     expected = torch.stack([-log_p[slot, plan.ids[0, slot + 1]] for slot in slots])
     torch.testing.assert_close(losses.loss.detach(), expected, atol=1e-9, rtol=0)
     assert losses.is_code.tolist() == [bool(plan.ids[0, slot + 1] >= clean.vocabulary.base_size) for slot in slots]
-
-
-def test_output_items_become_codes_and_their_codes_their_picture(stock):
-    import numpy as np
-
-    picture = Image(np.full((8, 8, 3), 200, np.uint8))
-    coded = stock.encode_outputs(answered((Text("draw"),), Item("drawing", picture)))
-    _, item = next(iter(coded.items()))
-    assert isinstance(item.payload, Codes) and item.role == "out"
-    again = stock.encode_outputs(coded)
-    assert next(iter(again.items()))[1].payload is item.payload
 
 
 def test_media_slots_take_rows_and_text_slots_take_embeddings(stock):

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +34,7 @@ from .published import qwen3_tokenizer, write_models
 SIZES = {
     # Qwen3-0.6B, embeddings tied: 151 936 d + 28 layers of (q 1024 x 2048, k and v 1024 x 1024, o 2048 x 1024, a norm
     # of 128 for q and k, three matrices 1024 x 3072, two norms of 1024) + one norm; the model card says 0.6 B.
-    "backbone": 151_936 * 1024
-    + 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 2 * 128 + 3 * 1024 * 3072 + 2 * 1024)
-    + 1024,
+    "backbone": 151_936 * 1024 + 28 * (2 * 1024 * 2048 + 2 * 1024 * 1024 + 2 * 128 + 3 * 1024 * 3072 + 2 * 1024) + 1024,
     # Rank 128 at seven matrices of 28 layers: (in + out) * 128 each.
     "lora": 28 * 128 * (2 * (1024 + 2048) + 2 * (1024 + 1024) + 3 * (1024 + 3072)),
     # SigLIP base, 11 of its 12 layers and no norm behind them: patches 16 x 16 x 3, 196 positions; a layer is four maps
@@ -205,7 +202,9 @@ def test_a_step_of_each_stage_at_the_published_size_fits_in_twelve_gigabytes(tmp
         found = pool.submit(_full_steps, str(tmp_path)).result()
     with capsys.disabled():
         seconds = {name: round(found[name]["step_s"], 1) for name in ("align", "instruct")}
-        print(f"\nhub_omni, random weights, batch 4, bfloat16: composed in {found['compose_s']:.0f} s, {seconds} s a step,")
+        print(
+            f"\nhub_omni, random weights, batch 4, bfloat16: composed in {found['compose_s']:.0f} s, {seconds} s a step,"
+        )
         print(f"{found['peak_gb']:.1f} GB at most")
     # A language model that knows nothing spreads over 151 936 ids: ln(151 936) = 11.9.
     assert all(11 < found[name]["loss"] < 14 for name in ("align", "instruct"))
