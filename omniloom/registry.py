@@ -97,7 +97,8 @@ def find(room: str, name: str, *, base: Path | None = None) -> Any:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise MissingAssetError(
-            f"part {name!r} of {room} needs the module {error.name!r}, which is not installed. Install it, or take another part."
+            f"part {name!r} of {room} needs the module {error.name!r}, which is not installed. "
+            "Install it, or take another part."
         ) from error
     return _attribute(module, attribute, name)
 

@@ -5,6 +5,7 @@ omniloom train run.yaml;  omniloom chat runs/mine --image cat.png -p "What is th
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -71,4 +72,16 @@ app.command("convert")(converting.convert)
 
 def main() -> None:
     """Entry point of the `omniloom` command."""
+    _be_a_good_neighbour()
     app(prog_name="omniloom")
+
+
+def _be_a_good_neighbour() -> None:
+    """On a machine that does something else too, let torch's threads sleep while they wait.
+
+    Spinning threads that share a core made a step 3 to 20 times slower; sleeping ones cost 10 to 18 % on a quiet
+    machine. Must be said before torch is loaded.
+    """
+    is_busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.5
+    if is_busy:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

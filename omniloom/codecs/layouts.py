@@ -29,7 +29,7 @@ class Flattened(Layout):
     def __init__(self, sizes: Sequence[int], *, places: int = 1) -> None:
         if not sizes or min(sizes) < 1 or places < 1:
             raise ConfigError(
-                f"a layout needs codebooks with entries and one place or more, got sizes {list(sizes)}, {places} places."
+                f"a layout needs codebooks with entries and one place or more, got {list(sizes)}, {places} places."
             )
         self.sizes = tuple(int(size) for size in sizes)
         self.places = places
