@@ -25,7 +25,8 @@ LINES: list[tuple[list[str], bool]] = [
     (["data"], False),
     (["eval", "train", "serve"], True),
     (["api"], False),
-    (["cli", "testing", "starter", "recipes"], False),
+    (["testing", "starter", "recipes"], False),
+    (["cli"], False),
 ]
 # Doors of the package itself: nobody imports them but the outside.
 DOORS = {"__init__", "__main__"}

@@ -218,4 +218,4 @@ def _licences(config: RunConfig) -> Iterator[Licence]:
 def _chat(engine: Engine, config: RunConfig, folder: Path) -> list[str]:
     inputs = [name for name, row in engine.model.rows.items() if row.input is not None]
     flags = " ".join(f"--{name} FILE" for name in inputs[:2])
-    return [f"omniloom chat {folder.name}", f'omniloom chat {folder.name} {flags} -p "What is this?" --json']
+    return [f"omniloom chat {folder}", f'omniloom chat {folder} {flags} -p "What is this?" --json']

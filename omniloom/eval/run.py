@@ -16,7 +16,7 @@ from omniloom.data.sources import Source, open_source
 from omniloom.errors import ConfigError, DataError, MediaError
 from omniloom.eval.judge import Judge, label_of, output_item
 from omniloom.eval.probes import derange
-from omniloom.eval.results import Probe, Results, TaskResult, write_results
+from omniloom.eval.results import Probe, Results, TaskResult, read_results, write_results
 from omniloom.eval.tasks import FailedSample, run_task
 from omniloom.files import write_whole
 from omniloom.media import save, suffix_of
@@ -33,7 +33,7 @@ def evaluate(
 ) -> Results:
     """Evaluate the run in a folder and write `eval/results.json` there.
 
-    `tasks`: some of the run's tasks; all by default. `tell` receives {"event": "task", "task", "done", "total"}.
+    `tasks`: some of the run's tasks, measured anew beside what the file holds; all by default. `tell` receives {"event": "task", "task", "done", "total"}.
 
     Raises:
         CheckpointError: no trained run. ConfigError: a task the run does not declare, or none at all.
@@ -41,7 +41,11 @@ def evaluate(
     folder = Path(run)
     model, config = load_model(folder, allow_code=allow_code)
     results = evaluate_model(Engine(model, batch=batch), config, folder, tasks=tasks, tell=tell)
-    write_results(folder / "eval" / "results.json", results)
+    path = folder / "eval" / "results.json"
+    if tasks and path.is_file() and (before := read_results(path)).run_digest == results.run_digest:
+        measured = {**before.tasks, **results.tasks}
+        results = replace(results, tasks={name: measured[name] for name in config.evaluation if name in measured})
+    write_results(path, results)
     seal(folder)
     return results
 

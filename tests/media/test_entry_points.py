@@ -21,6 +21,7 @@ import pytest
 import soundfile
 
 import omniloom
+from omniloom.api import Omni
 from omniloom.config import EvaluationConfig, StageConfig
 from omniloom.data import MediaLoader, check_source, load_media, open_source
 from omniloom.data.pipeline import Pipeline
@@ -48,8 +49,8 @@ def _forged_rate(path: Path) -> None:
     path.write_bytes(content)
 
 
-def _written(make: Callable[[], bytes]) -> Callable[[Path], None]:
-    return lambda path: path.write_bytes(make()) and None
+def _written(make: Callable[[], bytes]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(make())
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Bomb:
     kind: str
     ending: str
     code: str
-    make: Callable[[Path], None]
+    make: Callable[[Path], object]
 
 
 BOMBS = {
@@ -101,7 +102,7 @@ class Entry:
 
     bomb: Bomb
     file: Path
-    omni: omniloom.api.Omni
+    omni: Omni
 
     @property
     def folder(self) -> Path:

@@ -1,4 +1,4 @@
-"""The recipe with hub ids: at the published sizes on the meta device, and trained on small models of the same classes."""
+"""The recipe with hub ids: at its published sizes on the meta device, and trained on small models of its classes."""
 
 from __future__ import annotations
 
@@ -201,11 +201,9 @@ def test_a_step_of_each_stage_at_the_published_size_fits_in_twelve_gigabytes(tmp
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         found = pool.submit(_full_steps, str(tmp_path)).result()
     with capsys.disabled():
-        seconds = {name: round(found[name]["step_s"], 1) for name in ("align", "instruct")}
-        print(
-            f"\nhub_omni, random weights, batch 4, bfloat16: composed in {found['compose_s']:.0f} s, {seconds} s a step,"
-        )
-        print(f"{found['peak_gb']:.1f} GB at most")
+        seconds = ", ".join(f"{name} {found[name]['step_s']:.0f} s" for name in ("align", "instruct"))
+        print(f"\nhub_omni at full size, random weights, bfloat16, batch 4: composed in {found['compose_s']:.0f} s,")
+        print(f"one step of each stage: {seconds}; {found['peak_gb']:.1f} GB at most")
     # A language model that knows nothing spreads over 151 936 ids: ln(151 936) = 11.9.
     assert all(11 < found[name]["loss"] < 14 for name in ("align", "instruct"))
     assert found["peak_gb"] < 12
