@@ -69,6 +69,10 @@ class Backbone(nn.Module, ABC):
     def embedding_table(self) -> Tensor:
         """(V, D) input embeddings of the text vocabulary."""
 
+    def head_table(self) -> Tensor:
+        """(V, D) rows of the output head; the input embeddings where the two are tied."""
+        return self.embedding_table()
+
     @abstractmethod
     def forward(self, embeds: Tensor, plan: Plan, *, cache: Any = None, taps: Sequence[int] = ()) -> BackboneOutput:
         """All slots of a plan; with `cache`, its keys and values are kept in it."""

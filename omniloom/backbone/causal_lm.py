@@ -100,6 +100,9 @@ class CausalLM(Backbone):
     def embedding_table(self) -> Tensor:
         return self.lm.get_input_embeddings().weight
 
+    def head_table(self) -> Tensor:
+        return self.lm.get_output_embeddings().weight
+
     def forward(self, embeds: Tensor, plan: Plan, *, cache: Any = None, taps: Sequence[int] = ()) -> BackboneOutput:
         packed = plan.is_packed
         if not self.is_maskable and (packed or (cache is not None and bool(plan.is_padding.any()))):

@@ -33,7 +33,8 @@ def evaluate(
 ) -> Results:
     """Evaluate the run in a folder and write `eval/results.json` there.
 
-    `tasks`: some of the run's tasks, measured anew beside what the file holds; all by default. `tell` receives {"event": "task", "task", "done", "total"}.
+    `tasks`: some of the run's tasks, measured anew beside what the file holds; all by default. `tell` receives
+    {"event": "task", "task", "done", "total"}.
 
     Raises:
         CheckpointError: no trained run. ConfigError: a task the run does not declare, or none at all.

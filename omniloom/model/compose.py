@@ -62,10 +62,10 @@ def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel
     }
     if coded:
         size = vocabulary.size - vocabulary.base_size
-        table = backbone.embedding_table().detach()
+        head = backbone.head_table().detach()
         # As embedded, not as stored: some models scale their rows on the way in, and codes stand beside scaled ones.
-        embeds = backbone.embed(torch.arange(vocabulary.base_size, device=table.device)[None])[0].detach()
-        parts.made["vocab"] = parts.seeded("vocab", lambda: VocabRows(vocabulary.base_size, size, embeds, table))
+        embeds = backbone.embed(torch.arange(vocabulary.base_size, device=head.device)[None])[0].detach()
+        parts.made["vocab"] = parts.seeded("vocab", lambda: VocabRows(vocabulary.base_size, size, embeds, head))
     template = Template.of(
         tokenizer, kind=config.backbone.template, system=config.backbone.system, stop=backbone.stop_ids
     )

@@ -40,7 +40,7 @@ def settle(loaded: LoadedRun, folder: Path) -> RunConfig:
 
     def brought(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: brought(item) for key, item in value.items()}
+            return {key: item if key == "system" else brought(item) for key, item in value.items()}
         if isinstance(value, list):
             return [brought(item) for item in value]
         if not isinstance(value, str) or ".py:" not in value or "\n" in value:

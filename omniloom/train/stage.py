@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,14 @@ class Trainer:
         return self.prepared(self.mixture(self.stage.config.name, number))
 
     def prepared(self, picks: Sequence[tuple[str, int]]) -> list[tuple[str, Sample]]:
-        """What a mixture picked, with its media decoded."""
-        sources, as_codes = self.stage.sources, self.stage.config.of == "model"
-        return [
-            (name, self.pipeline.prepare(sources[name][index], root=sources[name].media_root, as_codes=as_codes))
-            for name, index in picks
-        ]
+        """What a mixture picked, with its media decoded; ids begin with the source, since two may use the same."""
+        as_codes, result = self.stage.config.of == "model", []
+        for name, index in picks:
+            source = self.stage.sources[name]
+            picked = source[index]
+            sample = replace(picked, id=f"{name}/{picked.id}")
+            result.append((name, self.pipeline.prepare(sample, root=source.media_root, as_codes=as_codes)))
+        return result
 
     def step(self, step: int) -> dict[str, float]:
         """One optimizer step; returns its metrics.
@@ -160,8 +162,7 @@ class Trainer:
         total.backward()  # type: ignore[no-untyped-call]
         metrics = {"loss": float(total.detach()), "tokens": float(plan.lengths.sum()), "labels": float(plan.supervised)}
         metrics |= {f"loss_{name}": float(value.detach() / count) for name, (value, count) in sums.items()}
-        source_of = {sample.id: source for source, sample in batch}
-        return metrics | self._by_source(plan, losses, source_of)
+        return metrics | self._by_source(plan, losses)
 
     def plans(self, batch: Sequence[tuple[str, Sample]], step: int) -> list[Plan]:
         """The plan of every sample; noise is keyed by the sample and the step, not by its place in the batch."""
@@ -171,9 +172,9 @@ class Trainer:
         ]
         return self.pipeline.plans([sample for _, sample in batch], rngs=rngs)
 
-    def _by_source(self, plan: Plan, losses: Any, source_of: Mapping[str, str]) -> dict[str, float]:
+    def _by_source(self, plan: Plan, losses: Any) -> dict[str, float]:
         """Mean loss of every source in the batch."""
-        sources = [source_of[name] for name in plan.samples]
+        sources = [name.partition("/")[0] for name in plan.samples]
         weighted = (losses.loss * losses.weight).detach()
         result = {}
         for source in sorted(set(sources)):
