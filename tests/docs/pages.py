@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -77,10 +78,23 @@ def run_command(command: str, folder: Path) -> None:
     """One line of a bash block, in the interpreter's own environment."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(["bash", "-ec", command], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-ec", command], cwd=folder, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     assert done.returncode == 0, (
         f"$ {command}\nends with {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     )
+
+
+def _beside_a_tiny_run(folder: Path) -> None:
+    """What a newcomer has after the quickstart, in tiny: an environment, a trained run, a run file, a few media."""
+    with torch_as_it_was():
+        run = omniloom.train(write_tiny_run(folder, steps=2, count=8), out=folder / "runs" / "quickstart")
+    shutil.copytree(run, folder / "runs" / "mine")
+    (folder / ".venv").symlink_to(sys.prefix)
+    shutil.copy(folder / "data" / "test-0.png", folder / "boot.png")
+    record = {"messages": [{"role": "user", "content": [{"type": "image", "path": "boot.png"}]}]}
+    (folder / "questions.jsonl").write_text(json.dumps(record) + "\n")
 
 
 def play(page: Path, folder: Path) -> Path:
@@ -89,8 +103,7 @@ def play(page: Path, folder: Path) -> Path:
     if example is not None:
         shutil.copytree(ROOT / example, folder, ignore=shutil.ignore_patterns("__pycache__", "data", "runs"))
     elif any(block.language in ("bash", "python") and not block.tag for block in blocks(page)):
-        with torch_as_it_was():
-            omniloom.train(write_tiny_run(folder, steps=2, count=8), out=folder / "runs" / "tiny")
+        _beside_a_tiny_run(folder)
     else:
         folder.mkdir()
     namespace: dict[str, object] = {"__name__": "__main__"}

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import GenerationConfig, PretrainedConfig, Qwen3Config, SiglipConfig, WhisperConfig
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 from transformers.models.siglip.modeling_siglip import SiglipModel
@@ -143,4 +144,6 @@ def _write(folder: Path, config: PretrainedConfig, kind: Any) -> None:
     if kind is None:
         config.save_pretrained(folder)
     else:
-        kind(config).save_pretrained(folder)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            kind(config).save_pretrained(folder)
