@@ -7,8 +7,10 @@ learned, and the token that ends its turn.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -81,6 +83,10 @@ class Planner:
         self.overflow = overflow
         self.modalities = tuple(rows)
         self._spans: dict[str, tuple[int, ...]] = {}
+        # A tokenizer splits its special tokens on demand, but not the other tokens that were added to it, such as
+        # `</think>`. Cut behind its first character, one of these is the text it looks like.
+        added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, added)) if added else r"(?!)")
 
     def plan(
         self, sample: Sample, *, ask: bool = False, opening: bool = True, rng: torch.Generator | None = None
@@ -127,8 +133,10 @@ class Planner:
         if text not in self._spans:
             if len(self._spans) > 100_000:
                 self._spans.clear()
-            encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
-            self._spans[text] = tuple(encoded["input_ids"])
+            cuts = [0, *(match.start() + 1 for match in self._control.finditer(text)), len(text)]
+            pieces = [text[start:end] for start, end in pairwise(cuts)]
+            encoded = [self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True) for piece in pieces]
+            self._spans[text] = tuple(token for piece in encoded for token in piece["input_ids"])
         return self._spans[text]
 
     # -- turns ------------------------------------------------------------------------------------------------

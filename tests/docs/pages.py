@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-import omniloom
+from omniloom.api import train
 from omniloom.testing import write_tiny_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +37,8 @@ class Block:
 
     @property
     def key(self) -> tuple[str, str]:
-        return self.page, self.text.strip().splitlines()[0]
+        """(page, first line without its comment)."""
+        return self.page, self.text.strip().splitlines()[0].partition(" #")[0].strip()
 
 
 def blocks(page: Path) -> Iterator[Block]:
@@ -89,7 +90,7 @@ def run_command(command: str, folder: Path) -> None:
 def _beside_a_tiny_run(folder: Path) -> None:
     """What a newcomer has after the quickstart, in tiny: an environment, a trained run, a run file, a few media."""
     with torch_as_it_was():
-        run = omniloom.train(write_tiny_run(folder, steps=2, count=8), out=folder / "runs" / "quickstart")
+        run = train(write_tiny_run(folder, steps=2, count=8), out=folder / "runs" / "quickstart")
     shutil.copytree(run, folder / "runs" / "mine")
     (folder / ".venv").symlink_to(sys.prefix)
     shutil.copy(folder / "data" / "test-0.png", folder / "boot.png")

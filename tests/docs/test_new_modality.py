@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import omniloom
+from omniloom.api import evaluate, train
 from omniloom.config import resolve_modality
 from omniloom.testing import check_modality
 
@@ -110,7 +110,7 @@ def test_the_packaged_language_model_learns_both_sensors_and_needs_both(tmp_path
     script = [sys.executable, "make_data.py", "data", "--train", "960", "--test", "120"]
     subprocess.run(script, cwd=tmp_path / "work", check=True)
     with torch_as_it_was():
-        run = omniloom.train(tmp_path / "work" / "run.yaml", out=tmp_path / "run")
-        tasks = omniloom.evaluate(run, allow_code=True).tasks
+        run = train(tmp_path / "work" / "run.yaml", out=tmp_path / "run")
+        tasks = evaluate(run, allow_code=True).tasks
     assert tasks["motion"].score > 0.8 and tasks["colour"].score > 0.8 and tasks["both"].score > 0.6
     assert all(probe.score < 0.3 for probe in tasks["both"].alone.values())

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omniloom.backbone.causal_lm import load_tokenizer
 from omniloom.errors import PlanError
-from omniloom.planner import Planner
+from omniloom.planner import Planner, Template
 from omniloom.planner.paths import keep_uniform
-from omniloom.sequence import IGNORE, Codes, Item, Kind, Packed, Sample, Shape, Text, Turn
+from omniloom.sequence import IGNORE, Codes, Item, Kind, Packed, Sample, Shape, Text, Turn, Vocabulary
 from tests.examples import SAMPLES, answered, asked, codes_of, drawing, media
 
 IM_END = 2
@@ -288,3 +289,13 @@ def test_a_processor_gets_the_generator_of_its_sample(stock):
     rng = torch.Generator()
     planner.plan(asked(Item("image", "a payload")), rng=rng)
     assert seen == [rng]
+
+
+def test_tokens_that_were_added_to_a_tokenizer_are_text_when_typed(omni_folder):
+    tokenizer = load_tokenizer(str(omni_folder / "language-model"))
+    tokenizer.add_tokens(["</think>"])
+    control = tokenizer.convert_tokens_to_ids("</think>")
+    planner = Planner(tokenizer, Template.of(tokenizer), {}, Vocabulary.of(len(tokenizer), {}))
+    ids = planner.text_ids("so</think>then<|im_end|>")
+    assert control not in ids and not set(ids) & set(tokenizer.all_special_ids)
+    assert planner.decode(ids) == "so</think>then<|im_end|>"
