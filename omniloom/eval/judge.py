@@ -7,6 +7,7 @@ real ones, GAN-test (arXiv:1807.09499).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from omniloom.sequence import Item, Sample
 
 __all__ = ["Judge", "label_of"]
 
+_FOLDS = 3
+
 
 def label_of(sample: Sample) -> str:
     """What an item is, by `meta.label`; the answer's text where there is none."""
@@ -31,14 +34,17 @@ class Judge:
     """Fitted on (payload, label) pairs of one modality.
 
     Raises:
-        DataError: fewer than two labels, or items of different sizes.
+        DataError: fewer than two labels, a label with fewer than three items, or items of different sizes.
     """
 
     def __init__(self, payloads: Sequence[Any], labels: Sequence[str]) -> None:
         if len(set(labels)) < 2:
             raise DataError(f"a judge needs items of two labels or more, got {sorted(set(labels))}.")
+        label, count = min(Counter(labels).items(), key=lambda pair: pair[1])
+        if count < _FOLDS:
+            raise DataError(f"a judge needs {_FOLDS} items or more of every label, got {count} of {label!r}.")
         model = LogisticRegressionCV(
-            Cs=6, cv=3, max_iter=2000, use_legacy_attributes=False, l1_ratios=(0.0,), scoring="accuracy"
+            Cs=6, cv=_FOLDS, max_iter=2000, use_legacy_attributes=False, l1_ratios=(0.0,), scoring="accuracy"
         )
         self._model = make_pipeline(StandardScaler(), model)
         self._size: int | None = None

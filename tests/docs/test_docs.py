@@ -26,8 +26,6 @@ from .pages import FOLDERS, PAGES, ROOT, blocks
 # (page, first line of the block) -> why it is not run here.
 NOT_RUN = {
     ("README.md", "make quickstart"): "installs the environment and trains for ten minutes",
-    ("README.md", ".venv/bin/omniloom chat runs/quickstart"): "asks the run that the quickstart trained",
-    ("README.md", "from pathlib import Path"): "asks the run that the quickstart trained",
     ("README.md", ".venv/bin/omniloom new run mine"): "needs the reader's own data",
     (
         "docs/new_modality.md",
