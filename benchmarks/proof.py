@@ -1,6 +1,6 @@
 """The proof: what the quickstart's recipe reaches with more data and time, beside what it must be compared with.
 
-    python benchmarks/proof.py [--out runs] [--figures docs/proof.json]
+    python benchmarks/proof.py [--out runs] [--figures docs/proof.json] [--threads N]
 
 Trains and evaluates two recipes (`proof`: every input alone, in trained and in never trained words, with blind and
 permuted media; `proof_match`: two modalities in one prompt), fits scikit-learn's logistic regression on the same splits
@@ -125,12 +125,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--figures", type=Path, default=Path("docs/proof.json"))
+    parser.add_argument("--threads", type=int, default=None, help="of torch; every core by default")
     arguments = parser.parse_args()
     seconds: dict[str, float] = {}
     results = {}
     for recipe in ("proof", "proof_match"):
         started = time.perf_counter()
-        folder = run(arguments.out / recipe, recipe=recipe, tell=tell)
+        folder = run(arguments.out / recipe, recipe=recipe, threads=arguments.threads, tell=tell)
         seconds[recipe] = time.perf_counter() - started
         results[recipe] = read_results(folder / "eval" / "results.json")
         print(table(results[recipe]), flush=True)
@@ -140,7 +141,7 @@ def main() -> int:
     seconds["logistic regression"] = time.perf_counter() - started
     held = bars(results["proof"], results["proof_match"], regressions)
     figures = {
-        "machine": {"cores": torch.get_num_threads(), "system": platform.machine(), "torch": torch.__version__},
+        "machine": {"threads": torch.get_num_threads(), "system": platform.machine(), "torch": torch.__version__},
         "seconds": {name: round(value) for name, value in seconds.items()},
         "logistic_regression": {name: round(value, 4) for name, value in regressions.items()},
         "tasks": {

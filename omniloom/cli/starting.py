@@ -17,6 +17,9 @@ def quickstart(
         float | None,
         typer.Option("--minutes", min=0.1, help="Training time in all; the recipe's own steps by default."),
     ] = None,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads of torch; every core by default.")
+    ] = None,
     proof: Annotated[
         bool, typer.Option("--proof", help="The recipe of the proofs: more data and time, an hour at most.")
     ] = False,
@@ -40,7 +43,7 @@ def quickstart(
     ctx.meta["omniloom.resume"] = "Nothing is lost: the same command goes on from the last checkpoint."
     quiet_libraries()
     with View() as view:
-        run(folder, recipe=recipe, minutes=minutes, tell=view.tell)
+        run(folder, recipe=recipe, minutes=minutes, threads=threads, tell=view.tell)
     _say_results(folder)
     say(f"report:  {folder / 'report.html'}  (open it in a browser, it needs no network)")
     say_next(folder, load_run(folder).config)

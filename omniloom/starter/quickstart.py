@@ -30,12 +30,13 @@ def run(
     *,
     recipe: str = "quickstart",
     minutes: float | None = None,
+    threads: int | None = None,
     tell: Tell | None = None,
 ) -> Path:
     """Fetch, train, evaluate and report; returns the run folder. A run that was interrupted goes on.
 
     `recipe`: the recipe to take. `minutes`: shares this much training time among the stages of the whole model, in the
-    recipe's own proportions; None takes its steps. `tell` receives the events of training and evaluation, and
+    recipe's own proportions; None takes its steps. `threads`: of torch; None takes every core. `tell` receives the events of training and evaluation, and
     {"event": "fetch", "name", "stage"} while packages come.
 
     Raises:
@@ -59,6 +60,8 @@ def run(
     _fetch(values, tell)
     if minutes is not None:
         _share_minutes(values, minutes)
+    if threads is not None:
+        values["threads"] = threads
     run_file = folder.parent / f"{folder.name}.yaml"
     write_whole(run_file, yaml.safe_dump(values, sort_keys=False))
     seconds = {"fetch and convert": time.perf_counter() - started}
