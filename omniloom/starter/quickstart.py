@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ def run(
     """Fetch, train, evaluate and report; returns the run folder. A run that was interrupted goes on.
 
     `recipe`: the recipe to take. `minutes`: shares this much training time among the stages of the whole model, in the
-    recipe's own proportions; None takes its steps. `threads`: of torch; None takes every core. `tell` receives the events of training and evaluation, and
-    {"event": "fetch", "name", "stage"} while packages come.
+    recipe's own proportions; None takes its steps. `threads`: of torch; None takes every core. `tell` receives the
+    events of training and evaluation, and {"event": "fetch", "name", "stage"} while packages come.
 
     Raises:
         MissingAssetError: the language model, or every single modality, cannot be had; with the reasons.
@@ -80,9 +79,10 @@ def available_recipe(recipe: str) -> tuple[dict[str, Any], list[str]]:
     Raises:
         MissingAssetError: the language model or every modality's data cannot be had.
     """
+    from omniloom.config import load_run
     from omniloom.starter import absent_reason
 
-    values: dict[str, Any] = yaml.safe_load((files("omniloom") / "recipes" / f"{recipe}.yaml").read_text())
+    values: dict[str, Any] = load_run(recipe).tree.plain()
     model = str(values["backbone"]["id"]).removeprefix(_SCHEME)
     if reason := absent_reason(model):
         raise MissingAssetError(f"the quickstart's language model {model!r} cannot be had: {reason}.")
