@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from omniloom.eval import read_results
+
 
 @pytest.fixture
 def folder(run, tmp_path):
@@ -18,8 +20,15 @@ def folder(run, tmp_path):
 def test_one_task_is_evaluated_and_its_table_printed(call, folder):
     done = call("eval", folder, "--task", "drawn")
     assert done.exit_code == 0, done.output
-    assert "drawn" in done.stdout and "things" not in done.stdout
+    assert "evaluate drawn" in done.stdout and "evaluate things" not in done.stdout
     assert "done in" in done.stdout
+
+
+def test_a_task_measured_anew_leaves_the_others_as_they_were_measured(call, folder):
+    before = read_results(folder / "eval" / "results.json")
+    assert call("eval", folder, "--task", "drawn").exit_code == 0
+    after = read_results(folder / "eval" / "results.json")
+    assert set(after.tasks) == set(before.tasks) and after.tasks["things"] == before.tasks["things"]
 
 
 def test_an_unknown_task_is_refused(call, folder):

@@ -9,9 +9,9 @@ def test_quickstart_shows_what_happens_and_ends_with_results_and_what_to_do_next
     folder = run.parent / "quick"
     asked = {}
 
-    def stand_in(out, *, recipe, minutes, tell):
+    def stand_in(out, *, recipe, minutes, threads, tell):
         """The tiny run in place of minutes of training."""
-        asked.update(out=out, recipe=recipe, minutes=minutes)
+        asked.update(out=out, recipe=recipe, minutes=minutes, threads=threads)
         tell({"event": "fetch", "name": "things-image", "stage": "writing"})
         tell({"event": "note", "text": "music is left out: no package"})
         shutil.copytree(run, out)
@@ -19,10 +19,10 @@ def test_quickstart_shows_what_happens_and_ends_with_results_and_what_to_do_next
         return out
 
     monkeypatch.setattr(quickstart, "run", stand_in)
-    done = call("quickstart", "--out", folder, "--minutes", "2")
+    done = call("quickstart", "--out", folder, "--minutes", "2", "--threads", "1")
     shutil.rmtree(folder)
     assert done.exit_code == 0, done.output
-    assert asked == {"out": folder, "recipe": "quickstart", "minutes": 2.0}
+    assert asked == {"out": folder, "recipe": "quickstart", "minutes": 2.0, "threads": 1}
     for told in (
         "things-image: writing",
         "music is left out",
