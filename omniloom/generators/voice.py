@@ -5,6 +5,8 @@ Source: text-based generation with a text-to-speech tool, as in VITA (arXiv:2408
 
 from __future__ import annotations
 
+from typing import Any
+
 from omniloom.errors import ConfigError
 from omniloom.media.payloads import Audio
 from omniloom.registry import find
@@ -19,7 +21,7 @@ class VoiceGenerator:
 
     def __init__(self, *, voice: str = "joe", limit_chars: int = 2000) -> None:
         self.voice, self.limit_chars = voice, limit_chars
-        self._speaker = None
+        self._speaker: Any = None
 
     def render(self, text: str) -> Audio:
         """The spoken text, (1, S) samples at the voice's own rate.

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -66,7 +67,8 @@ def linear_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: a glob matches none, so that a misspelt target cannot pass for an adapter.
     """
-    heads = {id(part.get_output_embeddings()) for part in model.modules() if hasattr(part, "get_output_embeddings")}
+    found: list[Any] = [part for part in model.modules() if hasattr(part, "get_output_embeddings")]
+    heads = {id(part.get_output_embeddings()) for part in found}
     linears = [name for name, part in model.named_modules() if _is_linear(name, part) and id(part) not in heads]
     for target in targets:
         if not any(fnmatchcase(name, target) for name in linears):

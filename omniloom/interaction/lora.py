@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,6 @@ class LoRA:
         layers: dict[str, LinearHook] = {}
         for path in linear_names(model, self.targets):
             layer = model.get_submodule(path)
-            base = getattr(layer, "base", layer)
+            base: Any = getattr(layer, "base", layer)
             layers[path] = LowRank(base.in_features, base.out_features, self.rank, scale, routes).to(base.weight.device)
         hook_linears(model, name, layers, context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -154,7 +155,9 @@ def _choose(logits: Tensor, stream: TokenStream, warpers: LogitsProcessorList, d
         logits = stream.allow(logits)
     if not warpers:
         return int(logits.argmax())
-    warped = warpers(torch.zeros(1, 0, dtype=torch.long), logits[None].float().cpu())[0]
+    none_yet: Any = torch.zeros(1, 0, dtype=torch.long)  # the warpers used look at no earlier id
+    scores: Any = logits[None].float().cpu()
+    warped = warpers(none_yet, scores)[0]
     return int(torch.multinomial(warped.softmax(-1), 1, generator=draw))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +119,8 @@ class Plan:
 
     def to(self, device: torch.device | str) -> Plan:
         """The same plan with its tensors on a device; raw items stay where they are."""
-        return replace(self, **{name: value.to(device) for name, value in self.tensors().items()})
+        moved: dict[str, Any] = {name: value.to(device) for name, value in self.tensors().items()}
+        return replace(self, **moved)
 
     # -- joining ----------------------------------------------------------------------------------------------
 
@@ -216,10 +218,12 @@ class Plan:
             "segment": other.segment + int(self.segment.max()) + 1,
             "position": other.position + int(self.position.max()) + 1,
         }
-        joined = {name: torch.cat([value, second[name]], dim=-1) for name, value in self.tensors().items()}
+        joined: dict[str, Any] = {
+            name: torch.cat([value, second[name]], dim=-1) for name, value in self.tensors().items()
+        }
         moved = tuple(replace(item, start=item.start + slots, turn=item.turn + self.turns) for item in other.items)
-        counts = {"truncated": self.truncated + other.truncated, "turns": self.turns + other.turns}
-        return replace(self, **joined, items=self.items + moved, **counts).with_sources()
+        joined |= {"truncated": self.truncated + other.truncated, "turns": self.turns + other.turns}
+        return replace(self, **joined, items=self.items + moved).with_sources()
 
     def with_sources(self) -> Plan:
         """Number the packed rows of every modality, item by item, in the order of `items`."""
