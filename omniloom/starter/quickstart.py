@@ -124,6 +124,12 @@ def _drop(values: dict[str, Any], sources: set[str]) -> None:
     # Sources are named MODALITY_train and MODALITY_test; a modality with neither has nothing to learn from.
     gone = {name.rpartition("_")[0] for name in sources}
     values["modalities"] = {name: row for name, row in values["modalities"].items() if name not in gone}
+    if not any("codec" in row.get("out", {}) for row in values["modalities"].values()):
+        # Without a learned output there are no rows of the vocabulary to train.
+        for stage in values["stages"]:
+            stage["train"] = [glob for glob in stage["train"] if glob != "vocab"]
+            if isinstance(stage.get("lr"), dict):
+                stage["lr"].pop("vocab", None)
 
 
 def _fetch(values: Mapping[str, Any], tell: Tell) -> None:
