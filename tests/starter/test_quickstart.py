@@ -36,13 +36,14 @@ def test_without_debian_packages_digits_stand_in_and_points_are_left_out_by_name
     assert problems(file) == []
 
 
-def test_an_output_whose_data_are_absent_goes_with_its_stage(monkeypatch):
+def test_an_output_whose_data_are_absent_goes_with_its_stage_and_its_vocabulary(monkeypatch, tmp_path):
     _absent(monkeypatch, "digits-draw")
     values, _ = available_recipe("quickstart")
-    assert "digit" not in values["modalities"] and [stage["name"] for stage in values["stages"]] == [
-        "align",
-        "instruct",
-    ]
+    assert "digit" not in values["modalities"]
+    assert [stage["name"] for stage in values["stages"]] == ["align", "instruct"]
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump(values))
+    assert problems(file) == []
 
 
 def test_without_the_language_model_or_any_data_there_is_no_quickstart(monkeypatch):
