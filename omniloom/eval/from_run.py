@@ -84,11 +84,11 @@ def report_data(
         licences=list(_licences(config)),
         chat=_chat(engine, config, folder),
         change=[
-            "the projector of a modality: `--set modalities.NAME.in.projector.1.type=qformer`",
-            "how long a stage trains: `--set stages.0.steps=500`",
-            "your own data: a JSONL of conversations, a CSV of paths and answers, or a folder of classes under `data:`",
-            "another language model: `--set backbone.id=HUB/ID`",
-            "a new sensor: `omniloom new modality NAME`",
+            "the last projector of a modality: --set modalities.NAME.in.projector.1=qformer",
+            "how long a stage trains: --set stages.align.steps=500",
+            "your own data: a JSONL of conversations, a CSV of paths and answers, or a folder of classes under data:",
+            "another language model: --set backbone.id=HUB/ID",
+            "a new sensor: omniloom new modality NAME",
         ],
         notes=list(notes),
     )
