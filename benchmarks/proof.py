@@ -145,9 +145,11 @@ def main() -> int:
         "seconds": {name: round(value) for name, value in seconds.items()},
         "logistic_regression": {name: round(value, 4) for name, value in regressions.items()},
         "tasks": {
-            name: {key: value for key, value in asdict(task).items() if key not in ("items", "confusion")}
-            for result in results.values()
-            for name, task in result.tasks.items()
+            recipe: {
+                name: {key: value for key, value in asdict(task).items() if key not in ("items", "confusion")}
+                for name, task in result.tasks.items()
+            }
+            for recipe, result in results.items()
         },
         "bars": held,
     }
