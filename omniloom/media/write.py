@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import io
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import PIL.Image
 import soundfile
 
 from ..errors import MediaError, did_you_mean
+from ..files import write_whole
 from .payloads import Audio, Image, Payload, Points, Series, Video
 
 __all__ = ["audio_to_wav_bytes", "image_to_png_bytes", "save", "suffix_of", "to_data_uri"]
@@ -140,23 +140,8 @@ def save(payload: Payload, path: str | os.PathLike[str]) -> Path:
         raise MediaError(
             "unsupported_target", f"cannot write {payload.kind} as {suffix!r}.{did_you_mean(suffix, writers)}"
         )
-    content = writers[suffix][1](payload)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.close()
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    write_whole(path, writers[suffix][1](payload))
     return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def to_data_uri(payload: Payload) -> str:
