@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from omniloom.sequence import Packed, Shape
+from omniloom.sequence import Packed, Raw, Shape
 
 __all__ = ["Encoder", "Processor"]
 
@@ -23,11 +23,11 @@ class Processor(ABC):
     payload_kind: str
 
     @abstractmethod
-    def __call__(self, payload: Any, rng: torch.Generator | None = None) -> Tensor:
+    def __call__(self, payload: Any, rng: torch.Generator | None = None) -> Raw:
         """The raw tensor of one item. `rng` None means: no augmentation; the same payload gives the same bytes."""
 
     @abstractmethod
-    def shape(self, raw: Tensor) -> Shape:
+    def shape(self, raw: Any) -> Shape:
         """The rows the raw tensor stands for before any encoder."""
 
     def split(self, payload: Any) -> list[Any]:
@@ -39,13 +39,21 @@ class Encoder(nn.Module, ABC):
     """Raw tensors -> packed rows (S, out_dim).
 
     `out_dim` is the width E of the rows. `forward` and `out_shape` must agree: for every item the number of rows
-    is `out_shape(processor.shape(raw)).len`.
+    is `out_shape(processor.shape(raw)).len`. `tap_dims`: layer -> width of the rows of that inner layer, which an
+    encoder with taps puts into `Packed.taps`, as many rows an item as it gives out. `pooled_dim`: width of
+    `Packed.pooled`, None where there is none.
     """
 
     out_dim: int
+    pooled_dim: int | None = None
+
+    @property
+    def tap_dims(self) -> Mapping[int, int]:
+        """Layer -> width of its rows in `Packed.taps`; empty for an encoder without taps."""
+        return {}
 
     @abstractmethod
-    def forward(self, raws: Sequence[Tensor]) -> Packed:
+    def forward(self, raws: Sequence[Any]) -> Packed:
         """Rows of all items, in order."""
 
     @abstractmethod
@@ -53,5 +61,5 @@ class Encoder(nn.Module, ABC):
         """The shape of the rows of an item whose raw tensor has this shape. Integers only, no weights."""
 
     @abstractmethod
-    def minimal_raw(self) -> Tensor:
+    def minimal_raw(self) -> Raw:
         """The smallest raw tensor the encoder takes; a batch without the modality may run it."""

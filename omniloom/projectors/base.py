@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -16,21 +17,30 @@ __all__ = ["Context", "Projector"]
 class Context:
     """What a projector may know beside its rows.
 
-    `modality`: index of the modality in the table. `embedding`: the language model's (V, D) embedding table.
+    `modality`: the row of the table that the items belong to; a part that several modalities share finds its own
+    parameters of each by it. `embedding`: the language model's (V, D) embedding table. `instructions`: for each item,
+    the text of its own turn; empty where there is none. `say`: text -> (N, D) embeddings of its tokens in the language
+    model. `answers`: for each item, how many tokens its sample's answer has, 0 where that is unknown: outside of
+    training it always is.
     """
 
-    modality: int = 0
+    modality: str = ""
     embedding: Tensor | None = None
+    instructions: Sequence[str] = ()
+    say: Callable[[str], Tensor] | None = None
+    answers: Sequence[int] = ()
 
 
 class Projector(nn.Module, ABC):
     """(S, in_dim) packed rows -> (S', out_dim) packed rows; the signature starts with (in_dim, out_dim).
 
-    `forward` and `out_shape` must agree for every item.
+    `forward` and `out_shape` must agree for every item. `is_late`: only `forward` knows how many rows an item becomes;
+    its items are projected before they are planned, and `out_shape` is not asked.
     """
 
     in_dim: int
     out_dim: int
+    is_late: bool = False
 
     @abstractmethod
     def forward(self, packed: Packed, context: Context) -> Packed:
@@ -39,3 +49,10 @@ class Projector(nn.Module, ABC):
     @abstractmethod
     def out_shape(self, shape: Shape) -> Shape:
         """The shape after projection of an item of this shape. Integers only, no weights."""
+
+    def serve(self, modality: str) -> None:  # noqa: B027 - most parts have nothing to prepare
+        """Told once for every modality that uses the part, in the order of the table, before weights are loaded.
+
+        A part with parameters of its own per modality makes them here, by the modality's name, so that they can be
+        selected, saved and added one modality at a time.
+        """

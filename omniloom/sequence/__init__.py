@@ -1,24 +1,29 @@
 """Room 2: a sample, its shapes, its codes and its Plan, as data."""
 
 from omniloom.sequence.codes import Block, Codes, Vocabulary
-from omniloom.sequence.packed import Packed, Shape
+from omniloom.sequence.packed import Auxiliary, Packed, Shape
 from omniloom.sequence.plan import Plan
+from omniloom.sequence.raws import Bundle, Raw, same_raw
 from omniloom.sequence.sample import Item, Role, Sample, Text, Turn
 from omniloom.sequence.slots import IGNORE, Kind, PlannedItem
 
 __all__ = [
     "IGNORE",
+    "Auxiliary",
     "Block",
+    "Bundle",
     "Codes",
     "Item",
     "Kind",
     "Packed",
     "Plan",
     "PlannedItem",
+    "Raw",
     "Role",
     "Sample",
     "Shape",
     "Text",
     "Turn",
     "Vocabulary",
+    "same_raw",
 ]
