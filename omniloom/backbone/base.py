@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omniloom.errors import ConfigError
 from omniloom.sequence import Plan
 
 __all__ = ["Backbone", "BackboneOutput", "CacheView", "attention_mask"]
@@ -61,6 +62,43 @@ class Backbone(nn.Module, ABC):
     stop_ids: frozenset[int]
     is_maskable: bool = True
 
+    @property
+    def num_layers(self) -> int:
+        """How many layers hooks may act on; they are counted from 0."""
+        return 0
+
+    def hook_before(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        """Put a module under `name` in front of a layer: `hook(h, facts)` takes and gives (B, L, D) hidden states.
+
+        `facts` are `context.facts`, those of the slots that run.
+
+        Raises:
+            ConfigError: the model has no such layer, or none that can be hooked.
+        """
+        raise _no_door(self, "hidden states before a layer")
+
+    def hook_after(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        """Put a module under `name` behind a layer: `hook(h, facts)` takes and gives (B, L, D) hidden states."""
+        raise _no_door(self, "hidden states after a layer")
+
+    def hook_attention(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        """Put a module under `name` beside a layer's self-attention.
+
+        `hook(query, attention, facts)` gives (B, H, L, d), added to what the heads mixed before the output projection,
+        or None for nothing. `query` is (B, H, L, d), rotated; `attention` is the layer's own module, whose key and value
+        projections a hook may use.
+        """
+        raise _no_door(self, "attention")
+
+    def hook_ffn(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        """Put a module under `name` in the place of a layer's feed-forward: `hook(h, base, facts)` gives (B, L, D) for
+        (B, L, D); `base` is the stock feed-forward, which it may call or copy."""
+        raise _no_door(self, "feed-forward")
+
+    def ffn(self, layer: int) -> nn.Module:
+        """The stock feed-forward of a layer, for hooks that copy it."""
+        raise _no_door(self, "feed-forward")
+
     @abstractmethod
     def embed(self, ids: Tensor) -> Tensor:
         """(B, L) ids -> (B, L, D) embeddings."""
@@ -88,6 +126,12 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, D) selected hidden states -> (N, V) logits. Select before you call: this is the costly product."""
+
+
+def _no_door(backbone: Backbone, what: str) -> ConfigError:
+    return ConfigError(
+        f"{type(backbone).__name__} has no door for hooks at its {what}. Take another backbone, or another interaction."
+    )
 
 
 def attention_mask(plan: Plan, *, window: int | None = None) -> Tensor | None:

@@ -7,41 +7,31 @@ for bit. What a hook may know of the slots comes through one `HookContext` that 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import Tensor, nn
 
 from omniloom.errors import ConfigError
+from omniloom.interaction.base import HookContext, SlotFacts
 
-__all__ = ["HookContext", "HookedLinear", "LinearHook", "hook_linears", "linear_names"]
-
-
-@dataclass
-class HookContext:
-    """`route`: (B, L) of the plan that runs now; 0 for text, 1 + modality index for an item's slots."""
-
-    route: Tensor | None = None
-
-    @contextmanager
-    def of(self, route: Tensor) -> Iterator[None]:
-        """Set the route for one forward, and take it back."""
-        before, self.route = self.route, route
-        try:
-            yield
-        finally:
-            self.route = before
+__all__ = ["HookedLinear", "LinearHook", "hook_linears", "linear_names"]
 
 
 class LinearHook(nn.Module):
-    """A module at a linear layer: `forward(x, route)` is added to the layer's output."""
+    """A module at a linear layer: `forward(x, facts)` is added to the layer's output.
+
+    `facts` tells of the slots that run; None outside of a pass over a plan.
+    """
+
+    def forward(self, x: Tensor, facts: SlotFacts | None) -> Tensor:
+        """What is added, of the shape of the layer's output."""
+        raise TypeError(f"{type(self).__name__} is a hook without a forward; write forward(x, facts).")
 
 
 class HookedLinear(nn.Module):
-    """A stock linear layer and what is added to its output: base(x) + sum of adapters(x, route)."""
+    """A stock linear layer and what is added to its output: base(x) + sum of adapters(x, facts)."""
 
     def __init__(self, base: nn.Linear, context: HookContext) -> None:
         super().__init__()
@@ -57,7 +47,7 @@ class HookedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
         for adapter in self.adapters.values():
-            y = y + adapter(x, self._context.route)
+            y = y + adapter(x, self._context.facts)
         return y
 
 
@@ -80,7 +70,7 @@ def linear_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
 
 
 def _is_linear(name: str, part: nn.Module) -> bool:
-    if name.endswith("lm_head") or ".adapters." in name or name.endswith(".base"):
+    if name.endswith("lm_head") or ".adapters." in f".{name}" or name.endswith(".base"):
         return False
     return isinstance(part, nn.Linear | HookedLinear)
 

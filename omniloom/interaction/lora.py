@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from omniloom.errors import ConfigError, did_you_mean
-from omniloom.interaction.hooks import HookContext, LinearHook, hook_linears, linear_names
+from omniloom.interaction.base import Interaction, Site, SlotFacts
+from omniloom.interaction.hooks import LinearHook, hook_linears, linear_names
 
 __all__ = ["LoRA", "LowRank"]
 
@@ -32,10 +33,11 @@ class LowRank(LinearHook):
         self.scale = scale
         self.routes = None if routes is None else tuple(routes)
 
-    def forward(self, x: Tensor, route: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, facts: SlotFacts | None) -> Tensor:
         update = (x @ self.down.to(x.dtype).T) @ self.up.to(x.dtype).T * self.scale
         if self.routes is None:
             return update
+        route = None if facts is None else facts.route
         if route is None or route.shape != x.shape[:-1]:
             raise ConfigError(
                 "a routed adapter needs the plan's route for every slot; run it through the model's forward."
@@ -44,7 +46,7 @@ class LowRank(LinearHook):
         return update * chosen[..., None].to(update.dtype)
 
 
-class LoRA:
+class LoRA(Interaction):
     """One set of low-rank adapters over the language model.
 
     `targets`: globs over the names of its linear layers. `routes`: "all" slots, or the names of the modalities (and
@@ -71,11 +73,11 @@ class LoRA:
             raise ConfigError(f"LoRA rank is {rank}; expected 1 or more.")
         self.rank, self.alpha, self.targets, self.routes = rank, alpha, list(targets), routes
 
-    def install(self, name: str, model: nn.Module, modalities: Sequence[str], context: HookContext) -> None:
-        """Hook the adapters into a model under `name`; modalities give the route numbers 1, 2, ..., text is 0."""
+    def install(self, name: str, site: Site) -> None:
+        """Hook the adapters into the language model under `name`; text has the route 0, modalities 1, 2, ..."""
         routes = None
         if self.routes != "all":
-            numbers = {"text": 0, **{modality: index + 1 for index, modality in enumerate(modalities)}}
+            numbers = {"text": 0, **{modality: index + 1 for index, modality in enumerate(site.modalities)}}
             wanted = [self.routes] if isinstance(self.routes, str) else list(self.routes)
             for modality in wanted:
                 if modality not in numbers:
@@ -83,8 +85,8 @@ class LoRA:
             routes = [numbers[modality] for modality in wanted]
         scale = self.alpha / self.rank
         layers: dict[str, LinearHook] = {}
-        for path in linear_names(model, self.targets):
-            layer = model.get_submodule(path)
+        for path in linear_names(site.backbone, self.targets):
+            layer = site.backbone.get_submodule(path)
             base: Any = getattr(layer, "base", layer)
             layers[path] = LowRank(base.in_features, base.out_features, self.rank, scale, routes).to(base.weight.device)
-        hook_linears(model, name, layers, context)
+        hook_linears(site.backbone, name, layers, site.context)
