@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import pytest
 import torch
 
@@ -9,8 +11,11 @@ from omniloom.errors import ConfigError, ShapeError
 from omniloom.projectors import Context
 from omniloom.registry import BUILT_IN, build, spec_of
 from omniloom.sequence import Packed, Shape
+from omniloom.testing.part_laws import disturbed
 
 IN_DIM, OUT_DIM = 12, 8
+INSTRUCTIONS = ("what is it", "", "count them all", "where")
+EMBEDDING = torch.randn(20, OUT_DIM, generator=torch.Generator().manual_seed(3))
 OPTIONS = {
     "linear": [{}, {"bias": False}],
     "mlp": [{}, {"layers": 1, "norm": False}, {"layers": 3, "hidden": 20, "activation": "silu"}],
@@ -20,19 +25,39 @@ OPTIONS = {
     ],
     "pool": [{}, {"tokens": 1}, {"tokens": 7}],
     "stack": [{}, {"factor": 1}, {"factor": 3}],
+    "residual": [{}, {"layers": 1, "ratio": 1.5, "normalise": True}],
 }
+# What an item must be for a part that needs more than rows.
+GRIDS = {name: [(1, 4, 2), (3, 2, 4), (2, 4, 4), (2, 2, 2)] for name in ()}
 SPECS = [{"type": name, **options} for name, several in OPTIONS.items() for options in several]
 parts = pytest.mark.parametrize("spec", SPECS, ids=str)
 
 
-def make(spec):
-    torch.manual_seed(0)
-    return build("projectors", spec, IN_DIM, OUT_DIM)
+def make(spec, seed=0):
+    torch.manual_seed(seed)
+    part = build("projectors", spec, IN_DIM, OUT_DIM)
+    part.serve("m")
+    return part
 
 
-def rows(lengths=(6, 1, 11, 6), dtype=torch.float32):
+def context(*items):
+    """What a projector may know of some items of `rows()`; of all without a number."""
+    items = items or range(4)
+    return Context(
+        modality="m",
+        embedding=EMBEDDING,
+        instructions=[INSTRUCTIONS[index] for index in items],
+        say=lambda text: EMBEDDING[[len(word) for word in text.split()]],
+        answers=[(2, 1, 3, 2)[index] for index in items],
+    )
+
+
+def rows(spec, dtype=torch.float32):
+    """Four items with a clock, of several sizes; grids for a part that needs them."""
     generator = torch.Generator().manual_seed(1)
-    shapes = tuple(Shape(n, times=tuple(0.5 * i for i in range(n))) for n in lengths)
+    grids = GRIDS.get(spec["type"], (None,) * 4)
+    lengths = [length if grid is None else prod(grid) for length, grid in zip((6, 1, 11, 6), grids, strict=True)]
+    shapes = tuple(Shape(n, grid, tuple(0.5 * i for i in range(n))) for n, grid in zip(lengths, grids, strict=True))
     return Packed(torch.randn(sum(lengths), IN_DIM, generator=generator, dtype=dtype), shapes)
 
 
@@ -46,66 +71,72 @@ def test_a_spec_read_back_builds_an_equal_part(spec):
     read = spec_of("projectors", part)
     assert spec.items() <= read.items()
     assert spec_of("projectors", build("projectors", read, IN_DIM, OUT_DIM)) == read
-    assert [p.shape for p in part.parameters()] == [
-        p.shape for p in build("projectors", read, IN_DIM, OUT_DIM).parameters()
-    ]
+    assert [p.shape for p in part.parameters()] == [p.shape for p in make(read).parameters()]
 
 
 @parts
 def test_declared_rows_are_produced_rows(spec):
-    part, packed = make(spec), rows()
-    out = part(packed, Context())
-    assert out.shapes == tuple(part.out_shape(shape) for shape in packed.shapes)
+    part, packed = make(spec), rows(spec)
+    out = part(packed, context())
+    if part.is_late:
+        with pytest.raises(ShapeError, match="late"):
+            part.out_shape(packed.shapes[0])
+    else:
+        assert out.shapes == tuple(part.out_shape(shape) for shape in packed.shapes)
     assert out.x.shape == (sum(shape.len for shape in out.shapes), part.out_dim)
 
 
 @parts
 def test_every_parameter_gets_a_gradient(spec):
-    part, packed = make(spec), rows()
+    part, packed = make(spec), rows(spec)
     packed.x.requires_grad_()
     weights = torch.randn(part.out_dim, generator=torch.Generator().manual_seed(2))
-    (part(packed, Context()).x * weights).square().sum().backward()
-    assert [name for name, p in part.named_parameters() if p.grad is None or not p.grad.any()] == []
+    with disturbed(part, train=True) as parameters:
+        (part(packed, context()).x * weights).square().sum().backward()
+        assert [name for name, p in parameters.items() if p.grad is None or not p.grad.any()] == []
     assert bool(packed.x.grad.any(1).all())
 
 
 @parts
 def test_an_item_alone_equals_the_item_in_a_batch(spec):
-    part, packed = make(spec), rows()
-    together = list(part(packed, Context()).items())
-    for item, shape, expected in zip(packed.items(), packed.shapes, together, strict=True):
-        torch.testing.assert_close(part(Packed(item, (shape,)), Context()).x, expected, atol=1e-5, rtol=1e-5)
+    part, packed = make(spec), rows(spec)
+    together = list(part(packed, context()).items())
+    for index, (item, shape) in enumerate(zip(packed.items(), packed.shapes, strict=True)):
+        alone = part(Packed(item, (shape,)), context(index)).x
+        torch.testing.assert_close(alone, together[index], atol=1e-5, rtol=1e-5)
 
 
 @parts
 def test_it_runs_in_bfloat16(spec):
-    out = make(spec).to(torch.bfloat16)(rows(dtype=torch.bfloat16), Context()).x
+    out = make(spec).to(torch.bfloat16)(rows(spec, torch.bfloat16), context()).x
     assert out.dtype == torch.bfloat16 and bool(out.isfinite().all())
 
 
 @parts
 def test_a_state_dict_round_trip_gives_the_same_bits(spec):
-    part, other = make(spec), build("projectors", spec, IN_DIM, OUT_DIM)
+    part, other = make(spec), make(spec, seed=1)
+    other.serve("m")
     other.load_state_dict(part.state_dict(), strict=True)
-    assert torch.equal(part(rows(), Context()).x, other(rows(), Context()).x)
+    assert torch.equal(part(rows(spec), context()).x, other(rows(spec), context()).x)
 
 
 @parts
 def test_rows_of_another_width_are_refused_with_both_widths(spec):
     with pytest.raises(ShapeError, match=rf"{IN_DIM + 1} wide; expected {IN_DIM}"):
-        make(spec)(Packed(torch.zeros(3, IN_DIM + 1), (Shape(3),)), Context())
+        make(spec)(Packed(torch.zeros(3, IN_DIM + 1), (Shape(3),)), context(0))
 
 
 @parts
 def test_a_batch_without_items_is_refused(spec):
     with pytest.raises(ShapeError, match="no items"):
-        make(spec)(Packed(torch.zeros(0, IN_DIM), ()), Context())
+        make(spec)(Packed(torch.zeros(0, IN_DIM), ()), context())
 
 
 @parts
 def test_it_builds_on_the_meta_device(spec):
     with torch.device("meta"):
         part = build("projectors", spec, IN_DIM, OUT_DIM)
+        part.serve("m")
     assert all(p.is_meta for p in part.parameters())
 
 
@@ -114,6 +145,8 @@ def test_it_builds_on_the_meta_device(spec):
     [
         {"type": "mlp", "layers": 0},
         {"type": "mlp", "activation": "swish"},
+        {"type": "residual", "layers": 0},
+        {"type": "residual", "ratio": 0.0},
         {"type": "pool", "tokens": 0},
         {"type": "stack", "factor": 0},
         {"type": "qformer", "queries": 0},
