@@ -54,6 +54,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "residual": "omniloom.projectors.residual:Residual",
         "qformer": "omniloom.projectors.qformer:QFormer",
         "pool": "omniloom.projectors.pooling:Pool",
+        "average": "omniloom.projectors.pooling:Average",
         "stack": "omniloom.projectors.pooling:Stack",
     },
     "interaction": {"lora": "omniloom.interaction.lora:LoRA"},

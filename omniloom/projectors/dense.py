@@ -21,12 +21,18 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "s
 
 
 class Linear(Projector):
-    """(S, in_dim) to (S, out_dim) by one matrix. The option `bias` stays readable; the weight lives in `map`."""
+    """(S, in_dim) to (S, out_dim) by one matrix. The option `bias` stays readable; the weight lives in `map`.
 
-    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True) -> None:
+    Args:
+        width: what it gives as a link inside a chain; None: the language model's width.
+    Raises:
+        ConfigError: a width below one.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, *, bias: bool = True, width: int | None = None) -> None:
         super().__init__()
-        self.in_dim, self.out_dim, self.bias = in_dim, out_dim, bias
-        self.map = nn.Linear(in_dim, out_dim, bias=bias)
+        self.in_dim, self.out_dim, self.bias, self.width = in_dim, _width(self, width, out_dim), bias, width
+        self.map = nn.Linear(in_dim, self.out_dim, bias=bias)
 
     def forward(self, packed: Packed, context: Context) -> Packed:
         """Each row mapped alone; shapes stay."""
@@ -42,11 +48,12 @@ class MLP(Projector):
     """(S, in_dim) to (S, out_dim) by `layers` linear maps with an activation between them.
 
     Args:
-        hidden: width between the maps; None means out_dim.
+        hidden: width between the maps; None means the width it gives.
         activation: gelu, relu or silu.
         norm: a LayerNorm before the first map; encoders differ in scale by orders of magnitude.
+        width: what it gives as a link inside a chain; None: the language model's width.
     Raises:
-        ConfigError: fewer than one layer, or an unknown activation.
+        ConfigError: fewer than one layer, an unknown activation, or a width below one.
     """
 
     def __init__(
@@ -58,15 +65,16 @@ class MLP(Projector):
         hidden: int | None = None,
         activation: Literal["gelu", "relu", "silu"] = "gelu",
         norm: bool = True,
+        width: int | None = None,
     ) -> None:
         super().__init__()
         if layers < 1:
             raise ConfigError(f"an MLP projector needs at least one layer, got layers={layers}.")
         if activation not in _ACTIVATIONS:
             raise ConfigError(f"unknown activation {activation!r}; expected one of {', '.join(_ACTIVATIONS)}.")
-        self.in_dim, self.out_dim = in_dim, out_dim
+        self.in_dim, self.out_dim, self.width = in_dim, _width(self, width, out_dim), width
         self.layers, self.hidden, self.activation, self.norm = layers, hidden, activation, norm
-        widths = [in_dim, *[hidden or out_dim] * (layers - 1), out_dim]
+        widths = [in_dim, *[hidden or self.out_dim] * (layers - 1), self.out_dim]
         self.maps = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.input_norm = nn.LayerNorm(in_dim) if norm else nn.Identity()
         self.act = _ACTIVATIONS[activation]()
@@ -82,3 +90,9 @@ class MLP(Projector):
     def out_shape(self, shape: Shape) -> Shape:
         """As many rows as came, where they were."""
         return shape
+
+
+def _width(part: Projector, width: int | None, out_dim: int) -> int:
+    if width is not None and width < 1:
+        raise ConfigError(f"{type(part).__name__} needs a width of at least one, got width={width}.")
+    return out_dim if width is None else width

@@ -1,0 +1,63 @@
+"""Rows that are a grid: the check that they are, items of one grid together, and the times of cells taken from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from torch import Tensor
+
+from omniloom.errors import ShapeError
+from omniloom.layers import by_shape
+from omniloom.projectors.base import Projector
+from omniloom.projectors.width import require_width
+from omniloom.sequence import Packed, Shape
+
+__all__ = ["by_grid", "require_grid", "through_grids", "times_at"]
+
+
+def require_grid(projector: Projector, shape: Shape) -> tuple[int, int, int]:
+    """The (t, y, x) of an item.
+
+    Raises:
+        ShapeError: its rows are no grid.
+    """
+    if shape.grid is None:
+        raise ShapeError(
+            f"{type(projector).__name__} got an item of {shape.len} rows without a grid; expected (t, y, x) rows. "
+            "Take an encoder that gives a grid (patches without class tokens), and no part before it that drops it."
+        )
+    return shape.grid
+
+
+def by_grid(projector: Projector, packed: Packed) -> Iterator[tuple[list[int], Tensor]]:
+    """(indices, (B, t, y, x, d) rows) of the items of each grid that occurs.
+
+    Raises:
+        ShapeError: rows of another width, no items, or an item without a grid.
+    """
+    require_width(projector, packed)
+    grids = [require_grid(projector, shape) for shape in packed.shapes]
+    yield from by_shape([item.unflatten(0, grid) for item, grid in zip(packed.items(), grids, strict=True)])
+
+
+def through_grids(projector: Projector, packed: Packed, change: Callable[[Tensor], Tensor]) -> Packed:
+    """Every item through `change`, (B, t, y, x, d) to (B, t', y', x', d'), with the shapes that out_shape() says.
+
+    Raises:
+        ShapeError: as `by_grid`.
+    """
+    rows: list[Tensor] = [packed.x] * len(packed)
+    for indices, batch in by_grid(projector, packed):
+        for index, item in zip(indices, change(batch).flatten(1, 3), strict=True):
+            rows[index] = item
+    return Packed.of(rows, [projector.out_shape(shape) for shape in packed.shapes])
+
+
+def times_at(
+    shape: Shape, frames: Sequence[int], lines: Sequence[int], cells: Sequence[int]
+) -> tuple[float, ...] | None:
+    """The times of the cells at those indices of the three axes, in reading order; None without a clock or a grid."""
+    if shape.times is None or shape.grid is None:
+        return None
+    _, y, x = shape.grid
+    return tuple(shape.times[(frame * y + line) * x + cell] for frame in frames for line in lines for cell in cells)
