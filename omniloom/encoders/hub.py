@@ -1,22 +1,18 @@
-"""Published encoders of transformers: vision towers as rows of any layer, speech encoders as rows of the last.
+"""Published speech encoders of transformers: rows of their last layer.
 
-Source: CLIP (arXiv:2103.00020), SigLIP (arXiv:2303.15343), DINOv2 (arXiv:2304.07193), ViT (arXiv:2010.11929); Whisper
-(arXiv:2212.04356), wav2vec 2.0 (arXiv:2006.11477), HuBERT (arXiv:2106.07447). Choosing an inner layer, and patches
-or class token, is as in LLaVA (arXiv:2304.08485): `select_layer`, `select_feature`.
+Source: Whisper (arXiv:2212.04356), wav2vec 2.0 (arXiv:2006.11477), HuBERT (arXiv:2106.07447).
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from torch import Tensor
+from transformers import AutoModel, PreTrainedModel
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omniloom.encoders.base import Encoder
@@ -26,140 +22,10 @@ from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.layers import by_shape
 from omniloom.sequence import Packed, Shape
 
-__all__ = ["HubSpeech", "HubVision"]
+__all__ = ["HubSpeech"]
 
-# model_type -> tokens before the patches, register tokens apart.
-_PREFIX = {"clip_vision_model": 1, "siglip_vision_model": 0, "dinov2": 1, "dinov2_with_registers": 1, "vit": 1}
 _SPEECH = ("hubert", "wav2vec2", "whisper")
 _RATE_HZ = 16_000  # of every published waveform model of these kinds
-
-
-class HubVision(Encoder):
-    """Raw (3, Y, X) or (F, 3, Y, X) to rows of the tower's width.
-
-    Pictures of another size than the tower's own are taken with interpolated positions. Whole CLIP and SigLIP models
-    are accepted; only their vision tower is loaded. Layers above the chosen one are not built.
-
-    Args:
-        id: hub id, folder, or `scheme:name` of the assets table.
-        layer: index into the tower's hidden states: 0 the embedding, -1 the last, -2 the one before it. The last
-            has the tower's final norm where the tower applies it to all rows (SigLIP, DINOv2, ViT; not CLIP).
-        tokens: "patches"; "cls" for the class token alone; "all" for both, class and register tokens first.
-        revision: branch, tag or commit on the hub.
-        weights: False builds the tower from its configuration, with random weights.
-    Raises:
-        ConfigError: an unknown kind of tower, a layer it does not have, or "cls" where there is none.
-        MissingAssetError: no such model, or no safetensors.
-        CheckpointError: weights that do not fill the tower.
-    """
-
-    def __init__(
-        self,
-        *,
-        id: str,
-        layer: int = -1,
-        tokens: Literal["patches", "cls", "all"] = "patches",
-        revision: str | None = None,
-        weights: bool = True,
-    ) -> None:
-        super().__init__()
-        self.id, self.layer, self.tokens, self.revision, self.weights = id, layer, tokens, revision, weights
-        config = load_config(id, revision)
-        config = getattr(config, "vision_config", config)
-        if config.model_type not in _PREFIX:
-            known = did_you_mean(config.model_type, _PREFIX)
-            raise ConfigError(f"{id!r} is a {config.model_type!r}, not a vision tower known here.{known}")
-        depth = config.num_hidden_layers
-        keep = layer if layer >= 0 else depth + 1 + layer
-        if not 0 <= keep <= depth:
-            raise ConfigError(f"{id!r} has layers 0 to {depth}, or -1 to {-depth - 1}; got layer={layer}.")
-        if tokens not in ("patches", "cls", "all"):
-            raise ConfigError(f"unknown tokens {tokens!r} of HubVision; expected 'patches', 'cls' or 'all'.")
-        self.prefix = _PREFIX[config.model_type] + getattr(config, "num_register_tokens", 0)
-        if tokens == "cls" and not self.prefix:
-            raise ConfigError(f"{id!r} has no class token. Take tokens: patches.")
-        self.source_config = config
-        self.patch_px = int(config.patch_size)
-        self.image_px = int(config.image_size)
-        self.channels = int(config.num_channels)
-        self.out_dim = int(config.hidden_size)
-        trimmed = without_noise(config, num_hidden_layers=keep, vision_use_head=False, use_mask_token=False)
-        if weights:
-            self.model = load_model(AutoModel, id, trimmed, revision=revision, trim=lambda m: _trim(m, keep == depth))
-        else:
-            self.model = AutoModel.from_config(trimmed, trust_remote_code=False, dtype=torch.float32)
-            _trim(self.model, keep == depth)
-        self.can_interpolate = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
-
-    def forward(self, raws: Sequence[Tensor]) -> Packed:
-        """Rows in reading order: frame by frame, line by line.
-
-        Raises:
-            ShapeError: no items, another rank or number of channels, or a picture smaller than a patch.
-        """
-        require_items(self, raws)
-        weight = next(self.model.parameters())
-        shapes = tuple(self.out_shape(self._raw_shape(index, raw)) for index, raw in enumerate(raws))
-        rows: list[Tensor] = [weight] * len(raws)
-        for indices, batch in by_shape([raw if raw.dim() == 4 else raw[None] for raw in raws]):
-            pixels = batch.to(weight).flatten(0, 1)
-            is_native = pixels.shape[-2:] == (self.image_px, self.image_px)
-            options = {"interpolate_pos_encoding": True} if self.can_interpolate and not is_native else {}
-            hidden = self.model(pixel_values=pixels, **options).last_hidden_state
-            if self.tokens == "patches":
-                hidden = hidden[:, self.prefix :]
-            elif self.tokens == "cls":
-                hidden = hidden[:, :1]
-            for index, item in zip(indices, hidden.unflatten(0, batch.shape[:2]).flatten(1, 2), strict=True):
-                rows[index] = item
-        return Packed.of(rows, shapes)
-
-    def out_shape(self, shape: Shape) -> Shape:
-        """From a grid (F, Y, X) of pixels to the chosen rows of each frame; a row has the time of its frame.
-
-        Raises:
-            ShapeError: no grid, or a picture smaller than a patch.
-        """
-        if shape.grid is None or min(shape.grid[1:]) < self.patch_px:
-            raise ShapeError(
-                f"HubVision got the grid {shape.grid}; expected (F, Y, X) pixels, sides of {self.patch_px} or more. "
-                "Use the processor 'hub' of the same id."
-            )
-        t, y, x = shape.grid
-        cells = (y // self.patch_px, x // self.patch_px)
-        rows = {"cls": 1, "patches": cells[0] * cells[1], "all": self.prefix + cells[0] * cells[1]}[self.tokens]
-        grid = {"cls": (t, 1, 1), "patches": (t, *cells), "all": None}[self.tokens]
-        times = None
-        if shape.times is not None:
-            times = tuple(shape.times[frame * y * x] for frame in range(t) for _ in range(rows))
-        return Shape(t * rows, grid, times)
-
-    def minimal_raw(self) -> Tensor:
-        """One picture of zeros, a patch in size."""
-        return torch.zeros(self.channels, self.patch_px, self.patch_px)
-
-    def save_config(self, folder: Path) -> None:
-        """Write config.json, so that `id=folder, weights=False` builds the same tower without the source."""
-        self.source_config.save_pretrained(folder)
-
-    def _raw_shape(self, index: int, raw: Tensor) -> Shape:
-        if raw.dim() not in (3, 4) or raw.shape[-3] != self.channels or 0 in raw.shape:
-            expected = f"({self.channels}, Y, X) or (F, {self.channels}, Y, X)"
-            raise refuse_raw(self, index, raw, expected, "Use the processor 'hub' of the same id.")
-        frames = raw.shape[0] if raw.dim() == 4 else 1
-        return Shape(frames * raw.shape[-2] * raw.shape[-1], (frames, raw.shape[-2], raw.shape[-1]))
-
-
-def _trim(model: PreTrainedModel, has_last_layer: bool) -> None:
-    """Take out what no row passes through: poolers, mask tokens, and the final norm behind an inner layer."""
-    config: PretrainedConfig = model.config
-    for owner, name in ((model, "pooler"), (model.embeddings, "mask_token")):
-        if getattr(owner, name, None) is not None:
-            setattr(owner, name, None)
-    norm = "post_layernorm" if hasattr(model, "post_layernorm") else "layernorm"
-    # CLIP norms the pooled class token only, never the rows.
-    if not has_last_layer or config.model_type == "clip_vision_model":
-        setattr(model, norm, nn.Identity())
 
 
 class HubSpeech(Encoder):
