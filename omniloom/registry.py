@@ -52,6 +52,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "linear": "omniloom.projectors.dense:Linear",
         "mlp": "omniloom.projectors.dense:MLP",
         "residual": "omniloom.projectors.residual:Residual",
+        "perceiver": "omniloom.projectors.perceiver:Perceiver",
         "qformer": "omniloom.projectors.qformer:QFormer",
         "pool": "omniloom.projectors.pooling:Pool",
         "average": "omniloom.projectors.pooling:Average",

@@ -26,6 +26,10 @@ OPTIONS = {
     "pool": [{}, {"tokens": 1}, {"tokens": 7}],
     "average": [{}, {"factor": None}, {"factor": 3}],
     "stack": [{}, {"factor": 1}, {"factor": 3}],
+    "perceiver": [
+        {"latents": 5, "width": 16, "heads": 2},
+        {"latents": 2, "width": 8, "depth": 1, "heads": 1, "qk_norm": True, "positions": False},
+    ],
     "residual": [{}, {"layers": 1, "ratio": 1.5, "normalise": True}],
 }
 # What an item must be for a part that needs more than rows.
@@ -147,6 +151,7 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "mlp", "activation": "swish"},
         {"type": "residual", "layers": 0},
         {"type": "residual", "ratio": 0.0},
+        {"type": "perceiver", "latents": 0},
         {"type": "pool", "tokens": 0},
         {"type": "stack", "factor": 0},
         {"type": "linear", "width": 0},
