@@ -112,6 +112,9 @@ CASES = {
         ({"id": "dinov2", "tokens": "all"}, _RGB, _NOT_RGB),
         ({"id": "registers", "layer": 1}, _RGB, _NOT_RGB),
         ({"id": "vit", "weights": False}, _RGB, _NOT_RGB),
+        ({"id": "clip", "layer": 1, "tokens": "all", "pooled": True}, _RGB, _NOT_RGB),
+        ({"id": "siglip", "tokens": "pooled"}, _RGB, _NOT_RGB),
+        ({"id": "dinov2", "layer": 0, "taps": [-1, 1]}, _RGB, _NOT_RGB),
     ],
     "hub_speech": [
         ({"id": "whisper"}, [(40, 8), (7, 8), (2, 8)], [(41, 8), (7, 9), (0, 8), (8,)]),
@@ -163,6 +166,10 @@ def test_declared_rows_are_produced_rows(case):
     assert [shape.grid for shape in out.shapes] == [part.out_shape(raw_shape(raw)).grid for raw in raws]
     assert out.x.shape == (sum(out.lengths), part.out_dim)
     assert bool(out.x.isfinite().all())
+    assert {layer: rows.shape for layer, rows in out.taps.items()} == {
+        layer: (len(out.x), width) for layer, width in part.tap_dims.items()
+    }
+    assert (None if out.pooled is None else out.pooled.shape) == (part.pooled_dim and (len(raws), part.pooled_dim))
 
 
 def test_rows_keep_the_clock_of_the_raw_tensor(case):
@@ -180,8 +187,9 @@ def test_rows_keep_the_clock_of_the_raw_tensor(case):
 def test_every_parameter_gets_a_gradient(case):
     part, _, raws, _ = case
     part.train()
-    weights = torch.randn(part.out_dim, generator=torch.Generator().manual_seed(2))
-    (part(raws).x * weights).square().sum().backward()
+    out, draw = part(raws), torch.Generator().manual_seed(2)
+    given = [out.x, *out.taps.values(), *([] if out.pooled is None else [out.pooled])]
+    sum((rows * torch.randn(rows.shape[1], generator=draw)).square().sum() for rows in given).backward()
     trainable = [(name, p) for name, p in part.named_parameters() if p.requires_grad]
     assert [name for name, p in trainable if p.grad is None or not p.grad.any()] == []
     assert len(trainable) >= 1
