@@ -15,7 +15,7 @@ from transformers.utils import logging
 from omniloom.errors import CheckpointError, MissingAssetError
 from omniloom.registry import resolve_asset
 
-__all__ = ["load_config", "load_model", "without_noise"]
+__all__ = ["load_config", "load_model", "read_config", "without_noise"]
 
 
 def load_config(id: str, revision: str | None) -> PretrainedConfig:
@@ -27,10 +27,22 @@ def load_config(id: str, revision: str | None) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(resolve_asset(id), revision=revision or "main", trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise MissingAssetError(
-            f"no model configuration for {id!r}: {_first_line(error)}. "
-            "Give a hub id, a folder with config.json, or a scheme:name."
-        ) from error
+        raise _no_config(id, error) from error
+
+
+def read_config(id: str, revision: str | None) -> dict[str, Any]:
+    """The fields of that configuration, of a kind that transformers need not know.
+
+    Raises:
+        MissingAssetError: it is neither here nor on the hub.
+    """
+    try:
+        fields, _ = PretrainedConfig.get_config_dict(resolve_asset(id), revision=revision or "main")
+    except (OSError, ValueError) as error:
+        raise _no_config(id, error) from error
+    if not fields:
+        raise _no_config(id, OSError("there is no config.json"))
+    return dict(fields)
 
 
 def without_noise(config: PretrainedConfig, **changes: Any) -> PretrainedConfig:
@@ -91,6 +103,13 @@ def load_model(
             f"{missing[:1] or sorted(info['mismatched_keys'])[:1]}. The folder is incomplete or of another model."
         )
     return model
+
+
+def _no_config(id: str, error: Exception) -> MissingAssetError:
+    return MissingAssetError(
+        f"no model configuration for {id!r}: {_first_line(error)}. "
+        "Give a hub id, a folder with config.json, or a scheme:name."
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -60,6 +60,7 @@ def _tiny_models() -> dict[str, transformers.PreTrainedModel]:
         "whisper": transformers.WhisperForConditionalGeneration(whisper),
         "wav2vec2": transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**_WAVE)),
         "hubert": transformers.HubertModel(transformers.HubertConfig(**_WAVE)),
+        "conformer": transformers.Wav2Vec2ConformerModel(transformers.Wav2Vec2ConformerConfig(**_WAVE)),
     }
 
 
@@ -119,7 +120,8 @@ CASES = {
     "hub_speech": [
         ({"id": "whisper"}, [(40, 8), (7, 8), (2, 8)], [(41, 8), (7, 9), (0, 8), (8,)]),
         ({"id": "wav2vec2"}, [(200,), (33,), (200,)], [(19,), (20, 1)]),
-        ({"id": "hubert", "weights": False}, [(200,), (33,)], [(19,)]),
+        ({"id": "hubert", "weights": False, "taps": "all"}, [(200,), (33,)], [(19,)]),
+        ({"id": "conformer", "layer": 1, "taps": [0]}, [(200,), (33,)], [(19,)]),
     ],
 }
 FLAT = [(name, *case) for name, cases in CASES.items() for case in cases]
