@@ -18,8 +18,8 @@ from transformers import (
     WhisperModel,
 )
 
-from omniloom.encoders.hub import HubSpeech
 from omniloom.encoders.hub_processor import HubProcessor
+from omniloom.encoders.hub_speech import HubSpeech
 from omniloom.errors import ConfigError, MediaError, MissingAssetError
 from omniloom.media import Audio, Image
 from omniloom.registry import build, spec_of
