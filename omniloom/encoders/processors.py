@@ -7,18 +7,17 @@ Encoders compute their own rows from that. Rows have times where the processor i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import chain, repeat
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from omniloom.encoders.augment import mask_bands, random_rotation, shift_picture, uniform
 from omniloom.encoders.base import Processor
+from omniloom.encoders.frames import check_frames, chosen_frames, frame_windows
 from omniloom.encoders.hub_processor import HubProcessor as hub_processor
 from omniloom.encoders.payload_checks import audio_windows, mono_samples, require_payload
 from omniloom.encoders.point_net import farthest_points
@@ -122,9 +121,7 @@ class VideoProcessor(Processor):
         mean: float | Sequence[float] = 0.5,
         std: float | Sequence[float] = 0.5,
     ) -> None:
-        _require(
-            frames >= 1 and (rate_hz is None or rate_hz > 0), f"frames={frames}, rate_hz={rate_hz}: no frame is left."
-        )
+        check_frames(frames, rate_hz)
         self.frames, self.rate_hz, self.size_px, self.crop, self.mean, self.std = (
             frames,
             rate_hz,
@@ -141,9 +138,8 @@ class VideoProcessor(Processor):
         Raises:
             MediaError: video_too_large, a clip longer than `frames` at `rate_hz`.
         """
-        video = require_payload(payload, Video, self)
-        chosen = self._choose(video)
-        return torch.stack([self._image.picture(Image(video.frames[index])) for index in chosen])
+        chosen = chosen_frames(require_payload(payload, Video, self), self.frames, self.rate_hz)
+        return torch.stack([self._image.picture(Image(frame)) for frame in chosen])
 
     def shape(self, raw: Tensor) -> Shape:
         """One row per pixel on the grid (F, Y, X), at the time of its frame if there is a rate."""
@@ -155,37 +151,7 @@ class VideoProcessor(Processor):
 
     def split(self, payload: Any) -> list[Any]:
         """Windows that `frames` frames at `rate_hz` cover, each from time zero and without sound."""
-        video = require_payload(payload, Video, self)
-        if self.rate_hz is None:
-            return [video]
-        total = self._count(video)
-        if total <= self.frames:
-            return [video]
-        windows = []
-        for first in range(0, total, self.frames):
-            marks = np.arange(first, min(first + self.frames, total)) / self.rate_hz
-            windows.append(Video(video.frames[_in_view(video, marks)], marks - marks[0]))
-        return windows
-
-    def _choose(self, video: Video) -> np.ndarray:
-        if self.rate_hz is None:
-            count = min(self.frames, len(video.frames))
-            # The middle of each of `count` equal parts.
-            return ((np.arange(count) + 0.5) * len(video.frames) / count).astype(int)
-        total = self._count(video)
-        if total > self.frames:
-            raise MediaError(
-                "video_too_large",
-                f"the clip has {total} frames at {self.rate_hz:g} Hz; expected {self.frames} at most. Use split().",
-            )
-        return _in_view(video, np.arange(total) / self.rate_hz)
-
-    def _count(self, video: Video) -> int:
-        return math.floor(float(video.times_s[-1]) * float(self.rate_hz or 0) + 1e-6) + 1
-
-
-def _in_view(video: Video, marks_s: np.ndarray) -> np.ndarray:
-    return np.clip(np.searchsorted(video.times_s, marks_s + 1e-6, side="right") - 1, 0, None)
+        return list(frame_windows(require_payload(payload, Video, self), self.frames, self.rate_hz))
 
 
 class LogMelProcessor(Processor):
