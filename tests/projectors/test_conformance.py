@@ -26,14 +26,36 @@ OPTIONS = {
     "pool": [{}, {"tokens": 1}, {"tokens": 7}],
     "average": [{}, {"factor": None}, {"factor": 3}],
     "stack": [{}, {"factor": 1}, {"factor": 3}],
+    "merge": [
+        {},
+        {"norm": "rms", "norm_at": "merged", "hidden": 6, "order": "channels"},
+        {"size": 1, "norm": None, "layers": 0},
+    ],
+    "grid_pool": [
+        {},
+        {"mode": "bilinear"},
+        {"stride": None, "cells": 2},
+        {"stride": None, "cells": 1, "mode": "bilinear"},
+    ],
+    "score_pool": [{}, {"size": 3, "mlp": False}],
+    "c_abstractor": [{"cells": 2, "width": 16}, {"cells": 3, "depth": 0, "layers": 1}],
+    "stc": [
+        {"depth": 1, "width": 16},
+        {"depth": 0, "padding": 0, "downsample": [1, 2, 2]},
+        {"depth": 1, "width": None, "kind": "mean", "padding": 0, "downsample": [1, 2, 1]},
+    ],
     "perceiver": [
         {"latents": 5, "width": 16, "heads": 2},
         {"latents": 2, "width": 8, "depth": 1, "heads": 1, "qk_norm": True, "positions": False},
     ],
+    "vocabulary": [{}, {"heads": 1}],
     "residual": [{}, {"layers": 1, "ratio": 1.5, "normalise": True}],
 }
 # What an item must be for a part that needs more than rows.
-GRIDS = {name: [(1, 4, 2), (3, 2, 4), (2, 4, 4), (2, 2, 2)] for name in ()}
+GRIDS = {
+    name: [(1, 4, 2), (3, 2, 4), (2, 4, 4), (2, 2, 2)]
+    for name in ("merge", "grid_pool", "score_pool", "c_abstractor", "stc")
+}
 SPECS = [{"type": name, **options} for name, several in OPTIONS.items() for options in several]
 parts = pytest.mark.parametrize("spec", SPECS, ids=str)
 
@@ -152,12 +174,25 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "residual", "layers": 0},
         {"type": "residual", "ratio": 0.0},
         {"type": "perceiver", "latents": 0},
+        {"type": "vocabulary", "heads": 3},
         {"type": "pool", "tokens": 0},
         {"type": "stack", "factor": 0},
         {"type": "linear", "width": 0},
         {"type": "mlp", "width": 0},
         {"type": "average", "factor": 0},
         {"type": "average", "over": "cells"},
+        {"type": "merge", "size": 0},
+        {"type": "merge", "norm": "batch"},
+        {"type": "merge", "order": "rows"},
+        {"type": "grid_pool", "cells": 2},
+        {"type": "grid_pool", "stride": 0},
+        {"type": "grid_pool", "mode": "median"},
+        {"type": "score_pool", "size": 0},
+        {"type": "c_abstractor", "cells": 0},
+        {"type": "c_abstractor", "depth": -1},
+        {"type": "stc", "downsample": [2, 2]},
+        {"type": "stc", "kind": "mean", "padding": 1},
+        {"type": "stc", "padding": -1},
         {"type": "qformer", "queries": 0},
         {"type": "qformer", "width": 10, "heads": 4},
     ],
