@@ -53,6 +53,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mlp": "omniloom.projectors.dense:MLP",
         "residual": "omniloom.projectors.residual:Residual",
         "vocabulary": "omniloom.projectors.vocabulary:VocabularyAttention",
+        "soft_moe": "omniloom.projectors.soft_moe:SoftMoE",
         "perceiver": "omniloom.projectors.perceiver:Perceiver",
         "qformer": "omniloom.projectors.qformer:QFormer",
         "pool": "omniloom.projectors.pooling:Pool",

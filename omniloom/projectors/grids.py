@@ -46,11 +46,13 @@ def through_grids(projector: Projector, packed: Packed, change: Callable[[Tensor
     Raises:
         ShapeError: as `by_grid`.
     """
+    require_width(projector, packed)
+    shapes = [projector.out_shape(shape) for shape in packed.shapes]
     rows: list[Tensor] = [packed.x] * len(packed)
     for indices, batch in by_grid(projector, packed):
         for index, item in zip(indices, change(batch).flatten(1, 3), strict=True):
             rows[index] = item
-    return Packed.of(rows, [projector.out_shape(shape) for shape in packed.shapes])
+    return Packed.of(rows, shapes)
 
 
 def times_at(
