@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "points": "omniloom.encoders.processors:PointsProcessor",
         "video": "omniloom.encoders.processors:VideoProcessor",
         "hub": "omniloom.encoders.hub_processor:HubProcessor",
+        "native_image": "omniloom.encoders.native_image:NativeImageProcessor",
     },
     "encoders": {
         "patch_vit": "omniloom.encoders.patch_vit:PatchViT",
@@ -44,7 +45,9 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "point_net": "omniloom.encoders.point_net:PointNet",
         "efficientnet_lite0": "omniloom.encoders.efficientnet_part:EfficientNetEncoder",
         "hub_vision": "omniloom.encoders.hub_vision:HubVision",
+        "native_vision": "omniloom.encoders.native_vision:NativeVision",
         "hub_speech": "omniloom.encoders.hub_speech:HubSpeech",
+        "qwen_audio": "omniloom.encoders.qwen_audio:QwenAudio",
     },
     "codecs": {"image_fsq": "omniloom.codecs.image_fsq:ImageFSQ"},
     "layouts": {"flattened": "omniloom.codecs.layouts:Flattened"},
@@ -64,6 +67,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "score_pool": "omniloom.projectors.score_pool:ScorePool",
         "c_abstractor": "omniloom.projectors.c_abstractor:CAbstractor",
         "stc": "omniloom.projectors.stc:STC",
+        "conv": "omniloom.projectors.conv:Conv",
+        "conv_gmlp": "omniloom.projectors.conv_gmlp:ConvGMLP",
     },
     "interaction": {"lora": "omniloom.interaction.lora:LoRA"},
     "positions": {
