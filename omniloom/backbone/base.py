@@ -67,6 +67,9 @@ class Backbone(nn.Module, ABC):
         """How many layers hooks may act on; they are counted from 0."""
         return 0
 
+    def remember(self, context: Any) -> None:
+        """Told whose facts its hooks read, so that a layer that runs again for its gradient reads them again."""
+
     def hook_before(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         """Put a module under `name` in front of a layer: `hook(h, facts)` takes and gives (B, L, D) hidden states.
 
@@ -85,10 +88,18 @@ class Backbone(nn.Module, ABC):
         """Put a module under `name` beside a layer's self-attention.
 
         `hook(query, attention, facts)` gives (B, H, L, d), added to what the heads mixed before the output projection,
-        or None for nothing. `query` is (B, H, L, d), rotated; `attention` is the layer's own module, whose key and value
-        projections a hook may use.
+        or None for nothing. `query` is (B, H, L, d), rotated and scaled: its products with keys are scores. `attention`
+        is the layer's own module, whose key and value projections a hook may use.
         """
         raise _no_door(self, "attention")
+
+    def hook_visible(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        """Put a module under `name` in front of a layer's self-attention that narrows what slots may read.
+
+        `hook(slots, keys, facts)` gives (B, 1, L or 1, T) bool over the L slots that run and the T keys there are, the
+        cached ones first; None lets every slot read what it would. A slot must be left something to read.
+        """
+        raise _no_door(self, "attention mask")
 
     def hook_ffn(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         """Put a module under `name` in the place of a layer's feed-forward: `hook(h, base, facts)` gives (B, L, D) for

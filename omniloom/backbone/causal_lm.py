@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from omniloom.backbone.base import Backbone, BackboneOutput, CacheView, attention_mask
+from omniloom.backbone.base import BackboneOutput, CacheView, attention_mask
 from omniloom.backbone.gguf import convert_gguf
+from omniloom.backbone.hooking import HookableLayers
 from omniloom.errors import ConfigError, MissingAssetError
 from omniloom.registry import resolve_asset
 from omniloom.sequence import Plan
@@ -26,7 +27,7 @@ __all__ = ["DTYPES", "CausalLM", "load_tokenizer"]
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class CausalLM(Backbone):
+class CausalLM(HookableLayers):
     """A causal language model behind the slots of a plan.
 
     `id`: hub id, folder, `scheme:name` of the assets table, or a `.gguf` file, which is converted once beside
@@ -63,7 +64,8 @@ class CausalLM(Backbone):
             )
         self.is_maskable = _is_maskable(self.lm)
         if gradient_checkpointing:
-            self.lm.gradient_checkpointing_enable()
+            self.lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self.checkpoint_contexts})
+            _still_dropout(self.lm)
         config = self.lm.config.get_text_config()
         self.width = int(config.hidden_size)
         self.vocab_size = int(self.lm.get_input_embeddings().weight.shape[0])
@@ -212,6 +214,14 @@ def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
         return AutoTokenizer.from_pretrained(locate(reference), revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MissingAssetError(f"cannot load a tokenizer of {reference!r}: {str(error).splitlines()[0]}") from error
+
+
+def _still_dropout(lm: Any) -> None:
+    """Some layers (OPT's) drop by their own mode and not by a child's; that mode is on while they are checkpointed."""
+    for layer in lm.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            for name in [name for name, value in vars(layer).items() if "dropout" in name and type(value) is float]:
+                setattr(layer, name, 0.0)
 
 
 def _is_maskable(lm: Any) -> bool:
