@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from omniloom.errors import ShapeError
+from omniloom.sequence import Raw
 
 __all__ = ["refuse_raw", "require_items"]
 
 
-def require_items(part: object, raws: Sequence[Tensor]) -> None:
+def require_items(part: object, raws: Sequence[Raw]) -> None:
     """Refuse an empty batch.
 
     Raises:
@@ -21,8 +22,7 @@ def require_items(part: object, raws: Sequence[Tensor]) -> None:
         raise ShapeError(f"{type(part).__name__} got no items; expected at least one. Pass [minimal_raw()] instead.")
 
 
-def refuse_raw(part: object, index: int, raw: Tensor, expected: str, remedy: str) -> ShapeError:
+def refuse_raw(part: object, index: int, raw: Raw, expected: str, remedy: str) -> ShapeError:
     """The error for raw tensor `index` of another shape than `expected`; raise it."""
-    return ShapeError(
-        f"{type(part).__name__}: raw tensor {index} has shape {tuple(raw.shape)}; expected {expected}. {remedy}"
-    )
+    got = f"has shape {tuple(raw.shape)}" if isinstance(raw, Tensor) else f"is a {raw!r}"
+    return ShapeError(f"{type(part).__name__}: raw tensor {index} {got}; expected {expected}. {remedy}")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image as Pillow
 from torch import Tensor
 from transformers.utils import cached_file
@@ -23,7 +24,7 @@ from omniloom.errors import ConfigError, MissingAssetError, did_you_mean
 from omniloom.media import Audio, Image
 from omniloom.media.transforms import log_mel
 from omniloom.registry import resolve_asset
-from omniloom.sequence import Shape
+from omniloom.sequence import Bundle, Raw, Shape
 
 __all__ = ["HubProcessor"]
 
@@ -62,15 +63,31 @@ class HubProcessor(Processor):
         trim: of Whisper's 3,000 frames keep those that the sound reaches, an even number; `HubSpeech` fills them up to
             the same numbers again and gives rows for the sound only. False keeps all, 1,500 rows an item.
         max_s: longest sound of an item; `split` cuts longer ones into equal parts. Whisper's own 30 s where it is less.
+        lengths: of Whisper's frames make a bundle of `frames` (F, M), two more than the sound has unless the window
+            ends there, and `length` (1,), how many are the sound's: what encoders read that mask the rest.
+        medium: of a model that reads pictures and sounds, which of them; None where it reads one.
     Raises:
         MissingAssetError: no preprocessor_config.json there.
         ConfigError: a kind of processor or an option that is not known here; a guess would shift every feature.
     """
 
-    def __init__(self, *, id: str, revision: str | None = None, trim: bool = False, max_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        *,
+        id: str,
+        revision: str | None = None,
+        trim: bool = False,
+        max_s: float = 30.0,
+        lengths: bool = False,
+        medium: Literal["image", "audio"] | None = None,
+    ) -> None:
         self.id, self.revision, self.trim, self.max_s = id, revision, trim, max_s
-        given = _read(id, revision)
-        name = given.get("image_processor_type") or given.get("feature_extractor_type") or ""
+        self.lengths, self.medium = lengths, medium
+        if medium not in (None, "image", "audio"):
+            raise ConfigError(f"unknown medium {medium!r} of a hub processor; expected 'image' or 'audio'.")
+        given = _read(id, revision, medium)
+        names = {"image": given.get("image_processor_type"), "audio": given.get("feature_extractor_type")}
+        name = (names[medium] if medium else names["image"] or names["audio"]) or ""
         self.type = name
         for suffix in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
             self.type = self.type.removesuffix(suffix)
@@ -84,8 +101,8 @@ class HubProcessor(Processor):
         elif self.config.get("dither"):
             raise ConfigError(f"{id!r} asks for dither {self.config['dither']}; only 0 is deterministic. Set it to 0.")
 
-    def __call__(self, payload: Any, rng: torch.Generator | None = None) -> Tensor:
-        """The raw tensor of one item; nothing is random.
+    def __call__(self, payload: Any, rng: torch.Generator | None = None) -> Raw:
+        """The raw tensor of one item, or a bundle with `lengths`; nothing is random.
 
         Raises:
             MediaError: wrong_payload; audio_too_long.
@@ -95,14 +112,15 @@ class HubProcessor(Processor):
         sound = require_payload(payload, Audio, self)
         return self._log_mel(sound) if self.type == "Whisper" else self._waveform(sound)
 
-    def shape(self, raw: Tensor) -> Shape:
+    def shape(self, raw: Any) -> Shape:
         """One row per pixel, log-mel frame or sample. Samples bear no times: HubSpeech counts their rows' own."""
+        if isinstance(raw, Bundle):
+            return self._frames(int(raw["length"]))
         if self.payload_kind == "image":
             return Shape(raw.shape[1] * raw.shape[2], (1, raw.shape[1], raw.shape[2]))
         if self.type != "Whisper":
             return Shape(raw.shape[0])
-        step_s = self.config["hop_length"] / self.config["sampling_rate"]
-        return Shape(raw.shape[0], times=tuple(frame * step_s for frame in range(raw.shape[0])))
+        return self._frames(raw.shape[0])
 
     def split(self, payload: Any) -> list[Any]:
         """A sound in the fewest equal parts that fit; a picture as it is."""
@@ -111,6 +129,10 @@ class HubProcessor(Processor):
     def save_config(self, folder: Path) -> None:
         """Write preprocessor_config.json, so that `id=folder` builds the same processor without the source."""
         (folder / "preprocessor_config.json").write_text(json.dumps(self.config, indent=2, sort_keys=True) + "\n")
+
+    def _frames(self, count: int) -> Shape:
+        step_s = self.config["hop_length"] / self.config["sampling_rate"]
+        return Shape(count, times=tuple(frame * step_s for frame in range(count)))
 
     def _window_s(self) -> float:
         return min(self.max_s, self.config["chunk_length"]) if self.type == "Whisper" else self.max_s
@@ -132,12 +154,19 @@ class HubProcessor(Processor):
             raw = (raw - mean) / std
         return raw.contiguous()
 
-    def _log_mel(self, audio: Audio) -> Tensor:
+    def _log_mel(self, audio: Audio) -> Raw:
         config = self.config
         rate_hz, hop, n_fft = config["sampling_rate"], config["hop_length"], config["n_fft"]
         samples = mono_samples(audio, self._window_s(), rate_hz)
         if config["do_normalize"]:
             samples = _standardized(samples)
+        if self.lengths:
+            length = -(-samples.shape[0] // hop)
+            # Zeros as far as the window of the second frame behind the sound, and not past the end of Whisper's own.
+            end = min((length + 2) * hop + n_fft, config["chunk_length"] * rate_hz)
+            samples = F.pad(samples, (0, end - samples.shape[0]))
+            frames = log_mel(samples, rate_hz, config["feature_size"], n_fft, hop, "whisper").T[: length + 2]
+            return Bundle(frames=frames.contiguous(), length=torch.tensor([length]))
         raw = log_mel(samples, rate_hz, config["feature_size"], n_fft, hop, "whisper", config["chunk_length"]).T
         if self.trim:
             # Frame i covers samples from i * hop - n_fft / 2 on; later frames hold nothing but padding.
@@ -154,15 +183,18 @@ def _standardized(samples: Tensor) -> Tensor:
     return (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
 
 
-def _read(id: str, revision: str | None) -> Mapping[str, Any]:
+def _read(id: str, revision: str | None, medium: str | None) -> Mapping[str, Any]:
     """preprocessor_config.json, or that section of the newer processor_config.json."""
+    sections = {"image": ["image_processor"], "audio": ["feature_extractor"]}
     for name in ("preprocessor_config.json", "processor_config.json"):
         try:
             file = cached_file(resolve_asset(id), name, revision=revision or "main")
         except OSError:
             continue
         config: Mapping[str, Any] = json.loads(Path(str(file)).read_text())
-        return config.get("image_processor") or config.get("feature_extractor") or config
+        for section in sections.get(medium or "", ["image_processor", "feature_extractor"]):
+            config = config.get(section) or config
+        return config
     raise MissingAssetError(
         f"no preprocessor_config.json for {id!r}. Give a hub id or a folder that holds it, or write the processor out "
         "(type: image, with size_px, mean and std)."

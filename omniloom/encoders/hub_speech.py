@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AutoModel, HubertConfig, PretrainedConfig, PreTrainedModel, VoxtralEncoder
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -21,6 +20,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.encoders.hub_loading import load_config, load_model, read_config, without_noise
+from omniloom.encoders.silence import fill_with_silence
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.layers import by_shape
 from omniloom.sequence import Packed, Shape
@@ -130,7 +130,7 @@ class HubSpeech(Encoder):
         weight = next(self.model.parameters())
         found: dict[int, list[Tensor]] = {number: [weight] * len(raws) for number in self.levels}
         if self.is_whisper:
-            frames = torch.stack([_fill(raw.to(weight.device), self.frames) for raw in raws]).to(weight)
+            frames = torch.stack([fill_with_silence(raw.to(weight.device), self.frames) for raw in raws]).to(weight)
             groups = iter([(list(range(len(raws))), frames.transpose(1, 2))])
         else:
             groups = by_shape(list(raws))
@@ -243,12 +243,3 @@ def _trim(model: PreTrainedModel, is_whisper: bool, has_last_layer: bool) -> Non
         model.layer_norm = nn.Identity()
     elif getattr(model.config, "do_stable_layer_norm", True):
         model.encoder.layer_norm = nn.Identity()  # type: ignore[union-attr]
-
-
-def _fill(frames: Tensor, count: int) -> Tensor:
-    """Silence behind (F, M) frames in Whisper's scale: 8 decades under the loudest, but not under 1e-10.
-
-    The scale is (log10 power + 4) / 4, so 8 decades are 2 and 1e-10 is -1.5.
-    """
-    silence = float(torch.clamp(frames.max() - 2.0, min=-1.5))
-    return F.pad(frames, (0, 0, 0, count - frames.shape[0]), value=silence)

@@ -5,13 +5,21 @@ Published kinds are tiny random instances of their real classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 import torch
 import transformers
+from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniAudioEncoderConfig
+from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
+from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeAudioEncoderConfig
+from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
 
 from omniloom.errors import ShapeError
 from omniloom.registry import BUILT_IN, build, spec_of
-from omniloom.sequence import Shape
+from omniloom.sequence import Bundle, Raw, Shape
 
 _VISION = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
 _TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
@@ -27,6 +35,14 @@ _WAVE = {
     "num_conv_pos_embeddings": 16,
     "num_conv_pos_embedding_groups": 2,
     "vocab_size": 30,
+}
+_QWEN = {
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "num_mel_bins": 8,
+    "max_source_positions": 20,
 }
 
 
@@ -61,6 +77,9 @@ def _tiny_models() -> dict[str, transformers.PreTrainedModel]:
         "wav2vec2": transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**_WAVE)),
         "hubert": transformers.HubertModel(transformers.HubertConfig(**_WAVE)),
         "conformer": transformers.Wav2Vec2ConformerModel(transformers.Wav2Vec2ConformerConfig(**_WAVE)),
+        "qwen2_audio": transformers.Qwen2AudioEncoder(transformers.Qwen2AudioEncoderConfig(**_QWEN)),
+        "omni": Qwen2_5OmniAudioEncoder(Qwen2_5OmniAudioEncoderConfig(**{**_QWEN, "max_source_positions": 100})),
+        "aut": Qwen3OmniMoeAudioEncoder(Qwen3OmniMoeAudioEncoderConfig(**_QWEN, downsample_hidden_size=4)),
     }
 
 
@@ -78,7 +97,12 @@ def _pictures(channels, *sides):
     return [(channels, *side) for side in sides]
 
 
-# (options, shapes of raw tensors the part takes, shapes it must refuse). An id is the name of a tiny model.
+def _timed(frames, length, mels=8):
+    return {"frames": (frames, mels), "length": [length]}
+
+
+# (options, shapes of raw tensors the part takes, shapes it must refuse). An id is the name of a tiny model. A mapping
+# is a bundle: names of shapes, or of numbers themselves in a list.
 _RGB = [(3, 16, 16), (3, 24, 16), (2, 3, 16, 16), (3, 16, 16)]
 _NOT_RGB = [(1, 16, 16), (16, 16), (0, 3, 16, 16), (3, 4, 4)]
 CASES = {
@@ -123,6 +147,15 @@ CASES = {
         ({"id": "hubert", "weights": False, "taps": "all"}, [(200,), (33,)], [(19,)]),
         ({"id": "conformer", "layer": 1, "taps": [0]}, [(200,), (33,)], [(19,)]),
     ],
+    "qwen_audio": [
+        (
+            {"id": "qwen2_audio"},
+            [_timed(22, 20), _timed(40, 40), _timed(3, 3)],
+            [_timed(5, 5, 9), _timed(5, 6), _timed(2, 2), (20, 8)],
+        ),
+        ({"id": "omni"}, [_timed(22, 20), _timed(410, 408), _timed(3, 3)], [_timed(5, 5, 9), _timed(2, 2), (9, 8)]),
+        ({"id": "aut"}, [_timed(22, 20), _timed(210, 208), _timed(1, 1), _timed(22, 20)], [_timed(5, 0)]),
+    ],
 }
 FLAT = [(name, *case) for name, cases in CASES.items() for case in cases]
 
@@ -136,11 +169,21 @@ def case(request, tiny):
         spec["id"] = str(tiny / options["id"])
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
-    return build("encoders", spec).eval(), spec, [torch.randn(shape, generator=generator) for shape in good], bad
+    draw = partial(torch.randn, generator=generator)
+    return build("encoders", spec).eval(), spec, [made(shape, draw) for shape in good], bad
 
 
-def raw_shape(raw: torch.Tensor) -> Shape:
+def made(shape: Any, draw: Callable[..., torch.Tensor]) -> Raw:
+    """A raw tensor of that shape, or a bundle of several."""
+    if not isinstance(shape, dict):
+        return draw(shape)
+    return Bundle(**{k: draw(size) if isinstance(size, tuple) else torch.tensor(size) for k, size in shape.items()})
+
+
+def raw_shape(raw: Raw) -> Shape:
     """What the processors say of such a raw tensor: pixels on a grid, or rows."""
+    if isinstance(raw, Bundle):
+        return Shape(int(raw["length"])) if "length" in raw else raw_shape(next(iter(raw.values())))
     if raw.dim() < 3:
         return Shape(raw.shape[0])
     frames = raw.shape[0] if raw.dim() == 4 else 1
@@ -231,7 +274,7 @@ def test_raw_tensors_of_another_shape_are_refused_with_what_was_expected(case):
     part, _, raws, bad = case
     for shape in bad:
         with pytest.raises(ShapeError, match=r"expected|reads|needs"):
-            part([raws[0], torch.zeros(shape)])
+            part([raws[0], made(shape, torch.zeros)])
 
 
 def test_a_batch_without_items_is_refused(case):

@@ -87,6 +87,39 @@ def test_trimmed_whisper_frames_give_the_rows_of_the_whole_window(whisper, audio
     torch.testing.assert_close(rows.x, encoder([whole]).x[: rows.lengths[0]], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("samples", [1, 160, 161, 16_123, 31_700, 32_000])
+def test_frames_with_their_length_are_those_of_the_padded_window(samples, tmp_path):
+    published = WhisperFeatureExtractor(feature_size=128, chunk_length=2)
+    published.save_pretrained(tmp_path)
+    audio, part = sound(samples), HubProcessor(id=str(tmp_path), lengths=True)
+    expected = published(audio.samples[0], sampling_rate=16_000, return_attention_mask=True, return_tensors="pt")
+    raw = part(audio)
+    assert int(raw["length"]) == int(expected["attention_mask"].sum()) == part.shape(raw).len
+    count = min(int(raw["length"]) + 2, 200)
+    torch.testing.assert_close(raw["frames"], expected["input_features"][0].T[:count], atol=1e-6, rtol=1e-6)
+
+
+def test_of_a_file_about_pictures_and_sounds_the_medium_chooses(tmp_path):
+    both = {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 24}}
+    both |= {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 8, "chunk_length": 300}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(both))
+    part = HubProcessor(id=str(tmp_path), medium="audio", lengths=True, max_s=300)
+    assert part.payload_kind == "audio" and part(sound(1600))["frames"].shape == (12, 8)
+    assert HubProcessor(id=str(tmp_path), medium="image").payload_kind == "image"
+    with pytest.raises(ConfigError, match="unknown medium"):
+        HubProcessor(id=str(tmp_path), medium="sound")
+
+
+@pytest.mark.parametrize("medium,kind", [("image", "image"), ("audio", "audio"), (None, "image")])
+def test_of_the_sections_of_a_whole_processor_the_medium_chooses(medium, kind, tmp_path):
+    sections = {
+        "image_processor": {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 24}},
+        "feature_extractor": {"feature_extractor_type": "WhisperFeatureExtractor"},
+    }
+    (tmp_path / "processor_config.json").write_text(json.dumps(sections))
+    assert HubProcessor(id=str(tmp_path), medium=medium).payload_kind == kind
+
+
 @pytest.mark.parametrize("normalize", [True, False])
 def test_waveforms_equal_those_of_transformers(normalize, tmp_path):
     published = Wav2Vec2FeatureExtractor(do_normalize=normalize)
