@@ -1,11 +1,11 @@
-"""Where one tower stands in the weights of a whole model: found by the names of its parameters, never guessed."""
+"""A tower of a published model: where it stands in the weights of a whole model, and the side of its squares."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +13,10 @@ from safetensors import safe_open
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
-from omniloom.errors import CheckpointError, MissingAssetError
+from omniloom.errors import CheckpointError, ConfigError, MissingAssetError
 from omniloom.registry import resolve_asset
 
-__all__ = ["tower_key_mapping"]
+__all__ = ["square_side", "tower_key_mapping"]
 
 
 def tower_key_mapping(
@@ -68,3 +68,15 @@ def _tensor_names(id: str, revision: str | None) -> list[str]:
             f"no safetensors weights for {id!r}. Convert older weight files to safetensors first."
         ) from error
     return list(json.loads(Path(str(index)).read_text())["weight_map"])
+
+
+def square_side(size: int | Sequence[int]) -> int:
+    """The one side that a number, or a list of equal ones, stands for.
+
+    Raises:
+        ConfigError: sides that differ.
+    """
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise ConfigError(f"a tower has pictures or patches of {tuple(sides)} pixels; only squares are known here.")
+    return int(sides.pop())

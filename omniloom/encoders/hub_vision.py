@@ -21,7 +21,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.encoders.hub_loading import load_config, load_model, without_noise
-from omniloom.encoders.hub_tower import tower_key_mapping
+from omniloom.encoders.hub_tower import square_side, tower_key_mapping
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.layers import by_shape
 from omniloom.sequence import Packed, Shape
@@ -109,7 +109,7 @@ class HubVision(Encoder):
         if self.has_pooled and kind not in _POOLED:
             raise ConfigError(f"{id!r} is a {kind!r}, which has no joint vector; CLIP and SigLIP have one.")
         self.source_config = _with_joint_width(config, whole)
-        self.patch_px, self.image_px = _side(config.patch_size), _side(config.image_size)
+        self.patch_px, self.image_px = square_side(config.patch_size), square_side(config.image_size)
         self.channels = int(getattr(config, "num_channels", 3))
         self.width = int(config.hidden_size)
         self.joint_width = int(getattr(self.source_config, "projection_dim", self.width))
@@ -237,13 +237,6 @@ def _with_joint_width(config: PretrainedConfig, whole: PretrainedConfig) -> Pret
     if hasattr(config, "projection_dim") and getattr(whole, "projection_dim", None):
         config.projection_dim = whole.projection_dim
     return config
-
-
-def _side(size: int | Sequence[int]) -> int:
-    sides = {size} if isinstance(size, int) else set(size)
-    if len(sides) != 1:
-        raise ConfigError(f"a tower has pictures or patches of {tuple(sides)} pixels; only squares are known here.")
-    return int(sides.pop())
 
 
 def _trim(model: PreTrainedModel, tower: _Tower, *, keeps_norm: bool) -> None:

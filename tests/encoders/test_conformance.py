@@ -66,6 +66,16 @@ def _tiny_models() -> dict[str, transformers.PreTrainedModel]:
         eos_token_id=2,
         decoder_start_token_id=3,
     )
+    # Patches of one pixel: raw tensors and rows are then on one grid.
+    pixels = {"depth": 2, "num_heads": 2, "hidden_size": 16, "intermediate_size": 24, "out_hidden_size": 24}
+    pixels |= {"patch_size": 1, "temporal_patch_size": 1}
+    text = {**_TEXT, "num_key_value_heads": 2, "head_dim": 8}
+    qwen = transformers.Qwen2_5_VLConfig(
+        vision_config={**pixels, "window_size": 4, "fullatt_block_indexes": [1]}, text_config=text
+    )
+    qwen3 = transformers.Qwen3VLConfig(
+        vision_config={**pixels, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}, text_config=text
+    )
     return {
         "clip": transformers.CLIPModel(clip),
         "clip_vision": transformers.CLIPVisionModel(clip.vision_config),
@@ -76,6 +86,8 @@ def _tiny_models() -> dict[str, transformers.PreTrainedModel]:
         "whisper": transformers.WhisperForConditionalGeneration(whisper),
         "wav2vec2": transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**_WAVE)),
         "hubert": transformers.HubertModel(transformers.HubertConfig(**_WAVE)),
+        "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration(qwen),
+        "qwen3_vl": transformers.Qwen3VLForConditionalGeneration(qwen3),
         "conformer": transformers.Wav2Vec2ConformerModel(transformers.Wav2Vec2ConformerConfig(**_WAVE)),
         "qwen2_audio": transformers.Qwen2AudioEncoder(transformers.Qwen2AudioEncoderConfig(**_QWEN)),
         "omni": Qwen2_5OmniAudioEncoder(Qwen2_5OmniAudioEncoderConfig(**{**_QWEN, "max_source_positions": 100})),
@@ -105,6 +117,7 @@ def _timed(frames, length, mels=8):
 # is a bundle: names of shapes, or of numbers themselves in a list.
 _RGB = [(3, 16, 16), (3, 24, 16), (2, 3, 16, 16), (3, 16, 16)]
 _NOT_RGB = [(1, 16, 16), (16, 16), (0, 3, 16, 16), (3, 4, 4)]
+_NATIVE = [(1, 3, 4, 6), (2, 3, 8, 6), (1, 3, 2, 2), (1, 3, 4, 6)]
 CASES = {
     "patch_vit": [
         ({"width": 16, "depth": 1, "heads": 2}, _RGB, [*_NOT_RGB, (3, 16, 20)]),
@@ -140,6 +153,11 @@ CASES = {
         ({"id": "clip", "layer": 1, "tokens": "all", "pooled": True}, _RGB, _NOT_RGB),
         ({"id": "siglip", "tokens": "pooled"}, _RGB, _NOT_RGB),
         ({"id": "dinov2", "layer": 0, "taps": [-1, 1]}, _RGB, _NOT_RGB),
+    ],
+    "native_vision": [
+        ({"id": "qwen2_5_vl"}, _NATIVE, [(1, 1, 4, 4), (3, 4, 4), (0, 3, 4, 4), (1, 3, 4, 5)]),
+        ({"id": "qwen3_vl", "taps": "deepstack"}, _NATIVE, [(1, 3, 3, 4)]),
+        ({"id": "qwen2_5_vl", "taps": [1], "weights": False}, _NATIVE, [(1, 3, 4, 5)]),
     ],
     "hub_speech": [
         ({"id": "whisper"}, [(40, 8), (7, 8), (2, 8)], [(41, 8), (7, 9), (0, 8), (8,)]),

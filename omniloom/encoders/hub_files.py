@@ -1,0 +1,40 @@
+"""What a published processor is configured with: its file, or its section of the newer file of several processors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import cached_file
+
+from omniloom.errors import MissingAssetError
+from omniloom.registry import resolve_asset
+
+__all__ = ["read_processor_config"]
+
+
+def read_processor_config(
+    id: str,
+    revision: str | None,
+    *,
+    files: Sequence[str] = ("preprocessor_config.json", "processor_config.json"),
+    sections: Sequence[str] = ("image_processor", "feature_extractor"),
+) -> dict[str, Any]:
+    """The first of `files` that a hub id or folder has, or the first of `sections` in it.
+
+    Raises:
+        MissingAssetError: none of the files is there.
+    """
+    for name in files:
+        try:
+            file = cached_file(resolve_asset(id), name, revision=revision or "main")
+        except OSError:
+            continue
+        config: dict[str, Any] = json.loads(Path(str(file)).read_text())
+        return next((config[section] for section in sections if config.get(section)), config)
+    raise MissingAssetError(
+        f"no {files[0]} for {id!r}. Give a hub id or a folder that holds it, or take a processor whose options are all "
+        "written out."
+    )
