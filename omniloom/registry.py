@@ -67,6 +67,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "score_pool": "omniloom.projectors.score_pool:ScorePool",
         "c_abstractor": "omniloom.projectors.c_abstractor:CAbstractor",
         "stc": "omniloom.projectors.stc:STC",
+        "groups": "omniloom.projectors.groups:Groups",
         "conv": "omniloom.projectors.conv:Conv",
         "conv_gmlp": "omniloom.projectors.conv_gmlp:ConvGMLP",
     },

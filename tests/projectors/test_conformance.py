@@ -22,6 +22,9 @@ OPTIONS = {
     "qformer": [
         {"queries": 5, "width": 16, "heads": 2},
         {"queries": 2, "width": 16, "depth": 3, "heads": 2, "cross_every": 2},
+        {"queries": 3, "width": 16, "heads": 2, "own_queries": True, "instruction": "llm"},
+        {"queries": 3, "width": 16, "heads": 2, "adapters": "lora", "rank": 2},
+        {"queries": 3, "width": 16, "heads": 2, "adapters": "path", "rank": 2, "own_queries": True},
     ],
     "pool": [{}, {"tokens": 1}, {"tokens": 7}],
     "average": [{}, {"factor": None}, {"factor": 3}],
@@ -39,6 +42,10 @@ OPTIONS = {
     ],
     "score_pool": [{}, {"size": 3, "mlp": False}],
     "c_abstractor": [{"cells": 2, "width": 16}, {"cells": 3, "depth": 0, "layers": 1}],
+    "groups": [
+        {"groups": [4, 2], "depths": [1, 1, 1], "width": 16, "heads": 2},
+        {"groups": [3], "depths": [1, 0], "width": 16, "heads": 2, "hard": False},
+    ],
     "conv": [
         {"strides": [1]},
         {"kernels": [5, 3], "strides": [1, 2], "widen": [2, 1], "padding": "same", "norm": False},
@@ -198,6 +205,9 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "score_pool", "size": 0},
         {"type": "c_abstractor", "cells": 0},
         {"type": "c_abstractor", "depth": -1},
+        {"type": "groups", "depths": [1]},
+        {"type": "groups", "groups": []},
+        {"type": "groups", "width": 10, "heads": 4},
         {"type": "conv", "kernels": []},
         {"type": "conv", "kernels": [3, 3]},
         {"type": "conv", "strides": [0]},
@@ -208,6 +218,9 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "stc", "padding": -1},
         {"type": "qformer", "queries": 0},
         {"type": "qformer", "width": 10, "heads": 4},
+        {"type": "qformer", "instruction": "bert"},
+        {"type": "qformer", "adapters": "prefix"},
+        {"type": "qformer", "rank": 0},
     ],
     ids=str,
 )
