@@ -138,8 +138,8 @@ class HubVision(Encoder):
         joint: list[Tensor] = [weight] * len(raws)
         for indices, batch in by_shape([raw if raw.dim() == 4 else raw[None] for raw in raws]):
             hidden, vectors = self._run(batch.to(weight).flatten(0, 1))
-            for number, rows in hidden.items():
-                for index, item in zip(indices, rows.unflatten(0, batch.shape[:2]).flatten(1, 2), strict=True):
+            for number, states in hidden.items():
+                for index, item in zip(indices, states.unflatten(0, batch.shape[:2]).flatten(1, 2), strict=True):
                     found[number][index] = item
             if vectors is not None:
                 for index, item in zip(indices, vectors.unflatten(0, batch.shape[:2]), strict=True):

@@ -75,9 +75,9 @@ class NativeImageProcessor(Processor):
         self.id, self.frames, self.rate_hz, self.revision = id, frames, rate_hz, revision
         self.min_px, self.max_px, self.bounds = min_px, max_px, bounds
         self.payload_kind = "image" if frames is None else "video"
-        files = ("preprocessor_config.json", "processor_config.json")
+        files = ["preprocessor_config.json", "processor_config.json"]
         if frames is not None:
-            files = ("video_preprocessor_config.json", *files)
+            files.insert(0, "video_preprocessor_config.json")
         sections = ("image_processor",) if frames is None else ("video_processor", "image_processor")
         given = {} if id is None else read_processor_config(id, revision, files=files, sections=sections)
         size = given.get("size") or {}

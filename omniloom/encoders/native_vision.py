@@ -193,9 +193,10 @@ class NativeVision(Encoder):
 
     def _window_order(self, grid_thw: Tensor) -> Tensor | None:
         """Where each merged cell stands among the rows inside, which are sorted by window; None without windows."""
-        if not hasattr(self.model, "window_size"):
+        window_px = getattr(self.source_config, "window_size", None)
+        if window_px is None:
             return None
-        index, _ = get_vision_window_index(grid_thw, self.merge, self.model.window_size, self.patch_px)
+        index, _ = get_vision_window_index(grid_thw, self.merge, int(window_px), self.patch_px)
         return index.argsort().to(grid_thw.device)
 
 
@@ -212,8 +213,8 @@ class _SideBySide(nn.Module):
 
 def _trim(model: PreTrainedModel) -> None:
     """Take out the merger, and those of DeepStack."""
-    model.merger = _SideBySide(model.spatial_merge_size**2)
+    model.merger = _SideBySide(int(model.config.spatial_merge_size) ** 2)
     for name in ("deepstack_merger_list", "merger_list"):
         if name in dict(model.named_children()):
             setattr(model, name, nn.ModuleList())
-            model.deepstack_visual_indexes = []
+            model.deepstack_visual_indexes = ()  # type: ignore[assignment]
