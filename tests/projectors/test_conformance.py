@@ -46,6 +46,7 @@ OPTIONS = {
         {"groups": [4, 2], "depths": [1, 1, 1], "width": 16, "heads": 2},
         {"groups": [3], "depths": [1, 0], "width": 16, "heads": 2, "hard": False},
     ],
+    "objects": [{"layers": 2, "width": 16, "heads": 2, "hidden": 24}],
     "conv": [
         {"strides": [1]},
         {"kernels": [5, 3], "strides": [1, 2], "widen": [2, 1], "padding": "same", "norm": False},
@@ -208,6 +209,8 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "groups", "depths": [1]},
         {"type": "groups", "groups": []},
         {"type": "groups", "width": 10, "heads": 4},
+        {"type": "objects", "width": 10, "heads": 4},
+        {"type": "objects", "layers": 0},
         {"type": "conv", "kernels": []},
         {"type": "conv", "kernels": [3, 3]},
         {"type": "conv", "strides": [0]},
