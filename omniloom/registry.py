@@ -68,6 +68,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "c_abstractor": "omniloom.projectors.c_abstractor:CAbstractor",
         "stc": "omniloom.projectors.stc:STC",
         "groups": "omniloom.projectors.groups:Groups",
+        "objects": "omniloom.projectors.objects:Objects",
         "conv": "omniloom.projectors.conv:Conv",
         "conv_gmlp": "omniloom.projectors.conv_gmlp:ConvGMLP",
     },
