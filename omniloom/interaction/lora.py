@@ -1,56 +1,73 @@
-"""Low-rank adapters at linear layers, optionally only on the slots of some modalities.
+"""Low-rank adapters at linear layers, on all slots, on those of some modalities, or where a document holds them.
 
-Source: LoRA (arXiv:2106.09685); routing by token type as in DAMC (arXiv:2402.12750).
+Source: LoRA (arXiv:2106.09685); routing by token type as in DAMC (arXiv:2402.12750), whose text adapter is several
+merged online with coefficients; by the modalities of the input as in Phi-4-Multimodal (arXiv:2503.01743).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from omniloom.errors import ConfigError, did_you_mean
-from omniloom.interaction.base import Interaction, Site, SlotFacts
+from omniloom.errors import ConfigError
+from omniloom.interaction.base import Interaction, Moment, Site, SlotFacts
 from omniloom.interaction.hooks import LinearHook, hook_linears, linear_names
+from omniloom.interaction.routes import Where, numbers_of
 
-__all__ = ["LoRA", "LowRank"]
+__all__ = ["TARGETS", "LoRA", "LowRank", "Merged", "hook_targets"]
+
+TARGETS = ("*.q_proj", "*.k_proj", "*.v_proj", "*.o_proj", "*.gate_proj", "*.up_proj", "*.down_proj")
+_EVERYWHERE = Where("", None, "slot")
 
 
 class LowRank(LinearHook):
-    """x -> scale * up(down(x)) on the routed slots; `up` starts at zero, so a new adapter changes nothing.
+    """x -> scale * up(down(x)) on the chosen slots; `up` starts at zero, so a new adapter changes nothing.
 
     Weights are float32 whatever the base is: an optimizer step below bfloat16's resolution would be lost.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, rank: int, scale: float, routes: Sequence[int] | None) -> None:
+    def __init__(self, in_dim: int, out_dim: int, rank: int, scale: float, where: Where = _EVERYWHERE) -> None:
         super().__init__()
         self.down = nn.Parameter(torch.empty(rank, in_dim))
         self.up = nn.Parameter(torch.zeros(out_dim, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
-        self.scale = scale
-        self.routes = None if routes is None else tuple(routes)
+        self.scale, self.where = scale, where
 
     def forward(self, x: Tensor, facts: SlotFacts | None) -> Tensor:
         update = (x @ self.down.to(x.dtype).T) @ self.up.to(x.dtype).T * self.scale
-        if self.routes is None:
-            return update
-        route = None if facts is None else facts.route
-        if route is None or route.shape != x.shape[:-1]:
-            raise ConfigError(
-                "a routed adapter needs the plan's route for every slot; run it through the model's forward."
-            )
-        chosen = torch.isin(route, torch.tensor(self.routes, device=route.device))
-        return update * chosen[..., None].to(update.dtype)
+        chosen = self.where.chosen(x.shape[:-1], facts)
+        return update if chosen is None else update * chosen[..., None].to(update.dtype)
+
+
+class Merged(LinearHook):
+    """Several low-rank updates at one layer, added with fixed coefficients."""
+
+    def __init__(self, branches: Mapping[str, LowRank], coefficients: Mapping[str, float]) -> None:
+        super().__init__()
+        self.branches = nn.ModuleDict(dict(branches))
+        self.coefficients = dict(coefficients)
+
+    def forward(self, x: Tensor, facts: SlotFacts | None) -> Tensor:
+        updates = [self.coefficients[name] * branch(x, facts) for name, branch in self.branches.items()]
+        return sum(updates[1:], updates[0])
 
 
 class LoRA(Interaction):
     """One set of low-rank adapters over the language model.
 
-    `targets`: globs over the names of its linear layers. `routes`: "all" slots, or the names of the modalities (and
-    "text") on whose slots it acts.
+    Args:
+        targets: globs over the names of its linear layers.
+        routes: "all" slots, or the names of the modalities (and "text") on whose slots it acts.
+        when: "slot" acts on the routed slots alone; "document" on all slots of a document that holds an input of the
+            routes, so that what is asked about an input and what is answered runs through its adapter too. A document
+            is one conversation: an input that comes in a later turn is felt by the turns before it.
+        merged: branch -> coefficient: instead of one update a layer, several, added with these coefficients.
+    Raises:
+        ConfigError: a rank below 1, an unknown `when`, no branches, or text among the routes of documents.
     """
 
     def __init__(
@@ -58,35 +75,47 @@ class LoRA(Interaction):
         *,
         rank: int = 8,
         alpha: float = 16.0,
-        targets: Sequence[str] = (
-            "*.q_proj",
-            "*.k_proj",
-            "*.v_proj",
-            "*.o_proj",
-            "*.gate_proj",
-            "*.up_proj",
-            "*.down_proj",
-        ),
+        targets: Sequence[str] = TARGETS,
         routes: str | Sequence[str] = "all",
+        when: Literal["slot", "document"] = "slot",
+        merged: Mapping[str, float] | None = None,
     ) -> None:
         if rank < 1:
             raise ConfigError(f"LoRA rank is {rank}; expected 1 or more.")
+        if when not in ("slot", "document"):
+            raise ConfigError(f"LoRA is on `when: {when}`; expected slot or document.")
+        if when == "document" and ("text" in routes or routes == "all"):
+            raise ConfigError("LoRA `when: document` needs modalities as `routes`; every document holds text.")
+        if merged is not None and not merged:
+            raise ConfigError("LoRA `merged` names no branch; give each its coefficient, or leave `merged` out.")
         self.rank, self.alpha, self.targets, self.routes = rank, alpha, list(targets), routes
+        self.when, self.merged = when, merged
 
     def install(self, name: str, site: Site) -> None:
-        """Hook the adapters into the language model under `name`; text has the route 0, modalities 1, 2, ..."""
-        routes = None
-        if self.routes != "all":
-            numbers = {"text": 0, **{modality: index + 1 for index, modality in enumerate(site.modalities)}}
-            wanted = [self.routes] if isinstance(self.routes, str) else list(self.routes)
-            for modality in wanted:
-                if modality not in numbers:
-                    raise ConfigError(f"adapter {name!r} is routed to {modality!r}.{did_you_mean(modality, numbers)}")
-            routes = [numbers[modality] for modality in wanted]
+        """Hook the adapters into the language model under `name`."""
+        what = f"adapter {name!r}"
+        numbers = None if self.routes == "all" else numbers_of(self.routes, site.modalities, what=what)
+        self._where = Where(name, numbers, self.when)
         scale = self.alpha / self.rank
-        layers: dict[str, LinearHook] = {}
-        for path in linear_names(site.backbone, self.targets):
-            layer = site.backbone.get_submodule(path)
-            base: Any = getattr(layer, "base", layer)
-            layers[path] = LowRank(base.in_features, base.out_features, self.rank, scale, routes).to(base.weight.device)
-        hook_linears(site.backbone, name, layers, site.context)
+
+        def make(in_dim: int, out_dim: int) -> LinearHook:
+            if self.merged is None:
+                return LowRank(in_dim, out_dim, self.rank, scale, self._where)
+            branches = {branch: LowRank(in_dim, out_dim, self.rank, scale, self._where) for branch in self.merged}
+            return Merged(branches, self.merged)
+
+        hook_targets(name, site, self.targets, make)
+
+    def prepare(self, moment: Moment) -> Any:
+        return self._where.found(moment)
+
+
+def hook_targets(name: str, site: Site, targets: Sequence[str], make: Callable[[int, int], LinearHook]) -> None:
+    """Put `make(in_dim, out_dim)` at every linear layer of the language model that a glob matches."""
+    layers: dict[str, LinearHook] = {}
+    for path in linear_names(site.backbone, targets):
+        layer = site.backbone.get_submodule(path)
+        base: Any = getattr(layer, "base", layer)
+        layers[path] = make(base.in_features, base.out_features).to(base.weight.device)
+    site.backbone.remember(site.context)
+    hook_linears(site.backbone, name, layers, site.context)

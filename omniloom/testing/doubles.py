@@ -19,6 +19,8 @@ from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from omniloom.backbone.base import Backbone, BackboneOutput, CacheView, attention_mask
+from omniloom.backbone.doors import HookedFFN, LayerDoors, open_door
+from omniloom.errors import ConfigError
 from omniloom.sequence import Plan
 
 __all__ = ["CHATML", "CleanBackbone", "tiny_language_model", "tiny_tokenizer"]
@@ -77,20 +79,19 @@ def tiny_language_model(
     return folder
 
 
-class _CleanLayer(nn.Module):
+class _CleanAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = heads
-        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.heads, self.head_dim = heads, width // heads
         self.q_proj, self.k_proj = nn.Linear(width, width), nn.Linear(width, width)
         self.v_proj, self.o_proj = nn.Linear(width, width), nn.Linear(width, width)
-        self.up_proj, self.down_proj = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
 
-    def forward(self, x: Tensor, position: Tensor, mask: Tensor | None, cache: list[Tensor] | None) -> Tensor:
+    def forward(
+        self, x: Tensor, position: Tensor, mask: Tensor | None, cache: list[Tensor] | None, doors: LayerDoors | None
+    ) -> Tensor:
         rows, slots, width = x.shape
-        normed = self.norm_1(x)
         q, k, v = (
-            part(normed).view(rows, slots, self.heads, -1).transpose(1, 2)
+            part(x).view(rows, slots, self.heads, -1).transpose(1, 2)
             for part in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = _rotate(q, position), _rotate(k, position)
@@ -98,9 +99,37 @@ class _CleanLayer(nn.Module):
             if cache:
                 k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
             cache[:] = [k, v]
+        allowed = None if doors is None else doors.visible(slots, k.shape[2])
+        if allowed is not None:
+            causal = torch.ones(slots, k.shape[2], dtype=torch.bool, device=x.device).tril(k.shape[2] - slots)
+            mask = (causal if mask is None else mask) & allowed
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None and slots > 1)
-        x = x + self.o_proj(out.transpose(1, 2).reshape(rows, slots, width))
-        return x + self.down_proj(F.gelu(self.up_proj(self.norm_2(x))))
+        added = None if doors is None else doors.beside(q * self.head_dim**-0.5, self)
+        out = out if added is None else out + added
+        mixed: Tensor = self.o_proj(out.transpose(1, 2).reshape(rows, slots, width))
+        return mixed
+
+
+class _CleanFFN(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up_proj, self.down_proj = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down_proj(F.gelu(self.up_proj(x)))
+        return out
+
+
+class _CleanLayer(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention, self.mlp = _CleanAttention(width, heads), _CleanFFN(width)
+
+    def forward(self, x: Tensor, position: Tensor, mask: Tensor | None, cache: list[Tensor] | None) -> Tensor:
+        x = x + self.attention(self.norm_1(x), position, mask, cache, getattr(self, "adapters", None))
+        out: Tensor = x + self.mlp(self.norm_2(x))
+        return out
 
 
 def _rotate(x: Tensor, position: Tensor) -> Tensor:
@@ -126,6 +155,35 @@ class CleanBackbone(Backbone):
             self.blocks = nn.ModuleList(_CleanLayer(width, heads) for _ in range(layers))
             self.norm = nn.LayerNorm(width)
             self.lm_head = nn.Linear(width, vocab_size, bias=False)
+
+    @property
+    def num_layers(self) -> int:
+        return self.layers
+
+    def hook_before(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        open_door(self._block(layer), "before", name, hook, context)
+
+    def hook_after(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        open_door(self._block(layer), "after", name, hook, context)
+
+    def hook_attention(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        open_door(self._block(layer), "attention", name, hook, context)
+
+    def hook_visible(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        open_door(self._block(layer), "visible", name, hook, context)
+
+    def hook_ffn(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        block = self._block(layer)
+        block.mlp = HookedFFN(block.mlp, open_door(block, "ffn", name, hook, context))
+
+    def ffn(self, layer: int) -> nn.Module:
+        stock: nn.Module = self._block(layer).mlp
+        return stock.base if isinstance(stock, HookedFFN) else stock
+
+    def _block(self, layer: int) -> Any:
+        if not 0 <= layer < self.layers:
+            raise ConfigError(f"this backbone has {self.layers} layers, none is number {layer}.")
+        return self.blocks[layer]
 
     def embed(self, ids: Tensor) -> Tensor:
         embeds: Tensor = self.tokens(ids)

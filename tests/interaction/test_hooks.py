@@ -8,13 +8,14 @@ import transformers
 from torch import nn
 
 from omniloom.errors import ConfigError
-from omniloom.interaction.hooks import HookContext, HookedLinear, LinearHook, hook_linears, linear_names
+from omniloom.interaction.base import HookContext, SlotFacts
+from omniloom.interaction.hooks import HookedLinear, LinearHook, hook_linears, linear_names
 
 _TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 40}
 
 
 class Plus(LinearHook):
-    def forward(self, x, route):
+    def forward(self, x, facts):
         return x.new_ones(*x.shape[:-1], 3)
 
 
@@ -34,22 +35,23 @@ def test_hooks_are_added_to_the_result_and_are_children_of_their_layer():
     assert model[0].base is stock and set(model[0].adapters) == {"one", "two"}
 
 
-def test_a_hook_is_told_the_route_of_this_forward_only():
+def test_a_hook_is_told_the_facts_of_this_forward_only():
     seen = []
 
     class Watching(LinearHook):
-        def forward(self, x, route):
-            seen.append(route)
+        def forward(self, x, facts):
+            seen.append(facts)
             return torch.zeros(())
 
     context = HookContext()
     layer = HookedLinear(nn.Linear(2, 2), context)
     layer.adapters["w"] = Watching()
-    route = torch.tensor([[1]])
-    with context.of(route):
+    one = torch.tensor([[1]])
+    facts = SlotFacts(one, one, one)
+    with context.of(facts):
         layer(torch.zeros(1, 1, 2))
     layer(torch.zeros(1, 1, 2))
-    assert seen[0] is route and seen[1] is None
+    assert seen[0] is facts and seen[1] is None
 
 
 def test_a_glob_that_matches_no_layer_is_refused_with_the_endings_there_are():
