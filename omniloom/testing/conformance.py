@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
 
 from omniloom.codecs import Codec, Layout
 from omniloom.config import ModalityConfig, RunConfig, check_parts, load_run, relocated
@@ -30,7 +29,7 @@ from omniloom.errors import ConfigError
 from omniloom.media import Payload, load
 from omniloom.projectors import Context, Projector
 from omniloom.registry import BUILT_IN, names
-from omniloom.sequence import Packed
+from omniloom.sequence import Packed, Raw
 from omniloom.testing.codec_laws import codec_laws, expect_payload
 from omniloom.testing.doubles import tiny_language_model
 from omniloom.testing.model_laws import BESIDE, ModelLaws
@@ -44,6 +43,7 @@ from omniloom.testing.part_laws import (
     projector_laws,
 )
 from omniloom.testing.payloads import made_payloads
+from omniloom.testing.raw_tensors import tensors_of
 from omniloom.testing.report import ConformanceFailure, ConformanceReport, Ledger
 from omniloom.train.resolve import settle
 
@@ -123,7 +123,9 @@ def check_projector(projector: Projector, packed: Packed | None = None) -> Confo
     """
     ledger = Ledger(type(projector).__name__)
     table = torch.randn(20, projector.out_dim, generator=torch.Generator().manual_seed(0))
-    projector_laws(ledger, projector, packed or made_rows(projector.in_dim), Context(0, table))
+    context = Context("rows", table)
+    projector.serve(context.modality)
+    projector_laws(ledger, projector, packed or made_rows(projector.in_dim), context)
     return ledger.report()
 
 
@@ -232,7 +234,7 @@ def _prove_chain(ledger: Ledger, laws: ModelLaws, chain: Sequence[tuple[str, dic
     model, path = laws.model, laws.row.input
     assert path is not None
     encoder: Any = path.encoder
-    context = Context(model.planner.modalities.index(laws.name), model.backbone.embedding_table())
+    context = Context(laws.name, model.backbone.embedding_table())
     with torch.no_grad(), disturbed(encoder):  # a gate may hold the rows at zero in the beginning
         packed = encoder([path.processor(payload, None) for payload in laws.payloads])
     for (label, options), projector in zip(chain, path.chain, strict=True):
@@ -253,7 +255,7 @@ def _choose(laws: ModelLaws, examples: Sequence[Any] | None, seed: int) -> str:
     told = f"there are no made-up payloads of kind {kind!r}"
     read: list[Payload] = []
     for payloads in made_payloads(kind, channels=_channels(laws), seed=seed):
-        raws: list[Tensor] = []
+        raws: list[Raw] = []
         try:
             raws = _read(laws, payloads)
             _encode(laws, raws)
@@ -273,10 +275,11 @@ def _channels(laws: ModelLaws) -> list[int]:
     if laws.row.input is None:
         return []
     encoder: Any = laws.row.input.encoder
-    return [size - offset for size in reversed(encoder.minimal_raw().shape) for offset in (3, 0) if size > offset]
+    sizes = [size for value in tensors_of(encoder.minimal_raw()) for size in reversed(value.shape)]
+    return [size - offset for size in sizes for offset in (3, 0) if size > offset]
 
 
-def _read(laws: ModelLaws, payloads: Sequence[Payload]) -> list[Tensor]:
+def _read(laws: ModelLaws, payloads: Sequence[Payload]) -> list[Raw]:
     if laws.row.output is not None:
         for payload in payloads:
             laws.row.output.codec.encode(payload)
@@ -285,7 +288,7 @@ def _read(laws: ModelLaws, payloads: Sequence[Payload]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _encode(laws: ModelLaws, raws: Sequence[Tensor]) -> None:
+def _encode(laws: ModelLaws, raws: Sequence[Raw]) -> None:
     for raw in raws:
         encoder: Any = laws.row.input.encoder  # type: ignore[union-attr]
         encoder([raw])

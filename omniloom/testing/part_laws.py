@@ -14,7 +14,8 @@ from omniloom.encoders import Encoder, Processor
 from omniloom.media import Payload
 from omniloom.projectors import Context, Projector
 from omniloom.registry import schema
-from omniloom.sequence import Packed, Shape
+from omniloom.sequence import Bundle, Packed, Raw, Shape, same_raw
+from omniloom.testing.raw_tensors import changed_raw, copied_raw, mapped_rows, shape_text, tensors_of
 from omniloom.testing.report import LawBrokenError, Ledger
 
 __all__ = [
@@ -108,8 +109,18 @@ def disturbed(module: nn.Module, *, train: bool = False) -> Iterator[dict[str, n
             inner.training = mode
 
 
-def option_law(ledger: Ledger, law: str, part: Any, *wired: Any, given: Mapping[str, Any] | None = None) -> None:
-    """Every option can be read back under its own name, and builds an equal part. `given`: as the file sets them."""
+def option_law(
+    ledger: Ledger,
+    law: str,
+    part: Any,
+    *wired: Any,
+    given: Mapping[str, Any] | None = None,
+    serve: Sequence[str] = (),
+) -> None:
+    """Every option can be read back under its own name, and builds an equal part.
+
+    `given`: options as the file sets them. `serve`: modalities that the part was told it serves.
+    """
 
     def proof() -> str:
         options: dict[str, Any] = {}
@@ -126,6 +137,8 @@ def option_law(ledger: Ledger, law: str, part: Any, *wired: Any, given: Mapping[
                 _same(options.get(name), value), f"{name} was set to {value!r} and reads back as {options.get(name)!r}."
             )
         again = type(part)(*wired, **options)
+        for modality in serve:
+            again.serve(modality)
         for name, value in options.items():
             expect(
                 _same(getattr(again, name), value),
@@ -162,39 +175,42 @@ def _in_bfloat16(module: nn.Module, run: Callable[[Any], Tensor]) -> str:
 
 def processor_laws(ledger: Ledger, processor: Processor, payloads: Sequence[Payload], **options: Any) -> None:
     """Same payload, same bytes; noise from its seed alone; payloads left as they are."""
-    raws: list[Tensor] = []
+    raws: list[Raw] = []
 
     def runs() -> str:
         for payload in payloads:
             before = payload.digest()
             raw = processor(payload, None)
-            expect(isinstance(raw, Tensor), f"it returned {type(raw).__name__}; expected a tensor.")
             expect(
-                raw.device.type == "cpu", f"the raw tensor is on {raw.device}; expected the CPU: it runs in workers."
+                isinstance(raw, Tensor | Bundle), f"it returned {type(raw).__name__}; expected a tensor or a Bundle."
             )
-            expect_finite(raw, "raw tensors")
+            for value in tensors_of(raw):
+                place = value.device
+                expect(place.type == "cpu", f"the raw tensor is on {place}; expected the CPU: it runs in workers.")
+                expect_finite(value, "raw tensors")
             expect(payload.digest() == before, "the payload was changed; it may be cached and read again.")
             expect(processor.shape(raw).len >= 1, "shape() says no rows.")
             raws.append(raw)
-        return ", ".join(str(tuple(raw.shape)) for raw in raws)
+        return ", ".join(shape_text(raw) for raw in raws)
 
     def repeats() -> str:
         for index, payload in enumerate(payloads):
             again = processor(payload, None)
-            expect(_equal(again, raws[index]), f"payload {index} gave other bytes the second time, without an rng.")
+            expect(same_raw(again, raws[index]), f"payload {index} gave other bytes the second time, without an rng.")
         return f"{len(payloads)} payloads twice"
 
     def seeded() -> str:
         different = 0
         for index, payload in enumerate(payloads):
             one, two = (processor(payload, torch.Generator().manual_seed(7)) for _ in range(2))
-            expect(_equal(one, two), f"payload {index}: two generators of one seed gave different bytes.")
-            different += not _equal(one, raws[index])
+            expect(same_raw(one, two), f"payload {index}: two generators of one seed gave different bytes.")
+            different += not same_raw(one, raws[index])
         return "augments" if different else "does not augment"
 
     def reads() -> str:
         expect(
-            any(not _equal(raw, raws[0]) for raw in raws[1:]), f"{len(raws)} payloads gave one and the same raw tensor."
+            any(not same_raw(raw, raws[0]) for raw in raws[1:]),
+            f"{len(raws)} payloads gave one and the same raw tensor.",
         )
         return "payloads differ, raw tensors differ"
 
@@ -208,10 +224,6 @@ def processor_laws(ledger: Ledger, processor: Processor, payloads: Sequence[Payl
     ledger.prove("processor: its input matters", reads, remedy=remedy, needs=[runs_law])
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.dtype == b.dtype and torch.equal(a, b)
-
-
 # -- encoder --------------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +231,7 @@ def encoder_laws(
     ledger: Ledger, encoder: Encoder, processor: Processor, payloads: Sequence[Payload], **options: Any
 ) -> None:
     """Declared rows are produced rows; an item's rows are its own; gradients flow; bfloat16 runs."""
-    raws: list[Tensor] = []
+    raws: list[Raw] = []
     rows_law = ROWS_LAW
 
     @torch.no_grad()
@@ -229,22 +241,23 @@ def encoder_laws(
         counts = []
         for index, raw in enumerate([*raws, *noisy, encoder.minimal_raw()]):
             what = f"payload {index % len(raws)}" if index < 2 * len(raws) else "minimal_raw()"
-            before = raw.clone()
+            before = copied_raw(raw)
             packed = encoder([raw])
-            expect(_equal(raw, before), f"{what}: the raw tensor was changed in place; it is kept and used again.")
+            expect(same_raw(raw, before), f"{what}: the raw tensor was changed in place; it is kept and used again.")
             if index < 2 * len(raws):
                 declared = encoder.out_shape(processor.shape(raw)).len
                 got = packed.lengths
                 expect(
                     got == [declared],
-                    f"{what}, raw {tuple(raw.shape)}: forward gave {got} rows, out_shape() says {declared}.",
+                    f"{what}, raw {shape_text(raw)}: forward gave {got} rows, out_shape() says {declared}.",
                 )
                 counts.append(declared)
             expect(
                 packed.x.shape[1] == encoder.out_dim,
                 f"rows are {packed.x.shape[1]} wide; out_dim says {encoder.out_dim}.",
             )
-            expect(packed.x.device == raw.device, f"rows are on {packed.x.device}, the raw tensor on {raw.device}.")
+            place = tensors_of(raw)[0].device
+            expect(packed.x.device == place, f"rows are on {packed.x.device}, the raw tensor on {place}.")
             expect_finite(packed.x, f"rows of {what}")
         return f"{counts[: len(raws)]} rows of width {encoder.out_dim}"
 
@@ -266,7 +279,7 @@ def encoder_laws(
     def reads() -> str:
         with disturbed(encoder):
             for raw in raws:
-                other = _changed(raw)
+                other = changed_raw(raw)
                 one, two = encoder([raw]).x, encoder([other]).x
                 expect(
                     one.shape != two.shape or not torch.equal(one, two),
@@ -302,14 +315,6 @@ def encoder_laws(
         )
 
 
-def _changed(raw: Tensor) -> Tensor:
-    """A raw tensor of the same shape and dtype with other contents."""
-    draw = torch.Generator().manual_seed(1)
-    if raw.is_floating_point():
-        return raw + (raw.std(correction=0) + 0.1) * torch.randn(raw.shape, generator=draw).to(raw)
-    return raw.flatten()[torch.randperm(raw.numel(), generator=draw)].view(raw.shape)
-
-
 def _scalar(x: Tensor) -> Tensor:
     weights = torch.randn(x.shape[1], generator=torch.Generator().manual_seed(2)).to(x)
     return (x * weights).square().sum()
@@ -329,7 +334,8 @@ def projector_laws(
 
     def rows() -> str:
         out = projector(packed, context)
-        declared = [projector.out_shape(shape).len for shape in packed.shapes]
+        # Only a late part itself knows how many rows an item becomes.
+        declared = out.lengths if projector.is_late else [projector.out_shape(shape).len for shape in packed.shapes]
         expect(out.lengths == declared, f"forward gave {out.lengths} rows, out_shape() says {declared}.")
         expect(
             out.x.shape[1] == projector.out_dim, f"rows are {out.x.shape[1]} wide; out_dim says {projector.out_dim}."
@@ -343,41 +349,42 @@ def projector_laws(
         for train in (False, True):
             with disturbed(projector, train=train):
                 together = [row.clone() for row in projector(packed, context).items()]
-                for index, (item, shape) in enumerate(zip(packed.items(), packed.shapes, strict=True)):
+                for index, single in enumerate(packed.singles()):
                     what = f"rows of item {index}, alone and in a batch ({'training' if train else 'evaluation'} mode)"
-                    worst = max(
-                        worst, expect_close(projector(Packed(item, (shape,)), context).x, together[index], what)
-                    )
+                    worst = max(worst, expect_close(projector(single, context).x, together[index], what))
         return f"largest difference {worst:.1g}"
 
     def gradients() -> str:
-        rows_in = packed.x.detach().clone().requires_grad_()
+        given: list[Tensor] = []
+
+        def watched(rows: Tensor) -> Tensor:
+            given.append(rows.detach().clone().requires_grad_())
+            return given[-1]
+
+        rows_in = mapped_rows(packed, watched)
         with disturbed(projector, train=True) as parameters:
-            x = projector(Packed(rows_in, packed.shapes), context).x
+            x = projector(rows_in, context).x
             expect(x.requires_grad, "its rows carry no gradient; nothing before it could be trained.")
             _scalar(x).backward()  # type: ignore[no-untyped-call]
-            through = rows_in.grad is not None and bool(rows_in.grad.any())
+            through = any(rows.grad is not None and bool(rows.grad.any()) for rows in given)
             expect(through, "no gradient reaches its input; the encoder before it could not be trained.")
             return expect_gradients(parameters) if parameters else "no parameters; the gradient passes through"
 
     options_law = f"{label}: options can be read back"
-    option_law(ledger, options_law, projector, *_wired(projector), **options)
+    served = list(getattr(projector, "own", None) or [context.modality])
+    option_law(ledger, options_law, projector, projector.in_dim, projector.out_dim, serve=served, **options)
     remedy = "compute the same number in forward() and out_shape(); set self.out_dim to the width of the rows."
     ledger.prove(rows_law, rows, remedy=remedy)
     remedy = "let each item see its own rows only: mask, and use no statistics over the batch."
     ledger.prove(f"{label}: an item alone equals the item in a batch", alone, remedy=remedy, needs=[rows_law])
     remedy = "leave no detach() or no_grad() inside, and no parameter that forward() does not use."
     ledger.prove(f"{label}: gradients reach it and pass through it", gradients, remedy=remedy, needs=[rows_law])
-    half = Packed(packed.x.to(torch.bfloat16), packed.shapes)
+    half = mapped_rows(packed, lambda rows: rows.to(torch.bfloat16))
     remedy = "cast inputs to the weights' dtype: packed.x.to(self.weight)."
     with torch.no_grad():
         proof = lambda: _in_bfloat16(projector, lambda m: m(half, context).x)  # noqa: E731
         ledger.prove(f"{label}: runs in bfloat16", proof, remedy=remedy, needs=[rows_law])
     return ledger.is_kept(rows_law)
-
-
-def _wired(projector: Projector) -> tuple[int, int]:
-    return projector.in_dim, projector.out_dim
 
 
 def made_rows(in_dim: int, lengths: Sequence[int] = (6, 1, 11, 6)) -> Packed:
