@@ -47,6 +47,12 @@ OPTIONS = {
         {"groups": [3], "depths": [1, 0], "width": 16, "heads": 2, "hard": False},
     ],
     "objects": [{"layers": 2, "width": 16, "heads": 2, "hidden": 24}],
+    "boundaries": [
+        {},
+        {"newline": True, "separator": "between", "own_rows": True},
+        {"start": False, "separator": "after"},
+    ],
+    "mosaic": [{}, {"newline": False, "max_tiles": 1}],
     "conv": [
         {"strides": [1]},
         {"kernels": [5, 3], "strides": [1, 2], "widen": [2, 1], "padding": "same", "norm": False},
@@ -62,6 +68,10 @@ OPTIONS = {
         {"latents": 5, "width": 16, "heads": 2},
         {"latents": 2, "width": 8, "depth": 1, "heads": 1, "qk_norm": True, "positions": False},
     ],
+    "window_qformer": [
+        {"windows": [4], "queries": 3, "width": 16, "heads": 2},
+        {"windows_s": [0.5, 2.0], "queries": 4, "width": 16, "heads": 2, "causal": False, "cross_every": 2},
+    ],
     "soft_moe": [{"queries": 5, "width": 16, "heads": 2}, {"queries": 1, "experts": 2, "width": 8, "depth": 1}],
     "vocabulary": [{}, {"heads": 1}],
     "residual": [{}, {"layers": 1, "ratio": 1.5, "normalise": True}],
@@ -69,8 +79,10 @@ OPTIONS = {
 # What an item must be for a part that needs more than rows.
 GRIDS = {
     name: [(1, 4, 2), (3, 2, 4), (2, 4, 4), (2, 2, 2)]
-    for name in ("merge", "grid_pool", "score_pool", "c_abstractor", "stc")
+    for name in ("merge", "grid_pool", "score_pool", "c_abstractor", "stc", "boundaries")
 }
+GRIDS["mosaic"] = [(5, 2, 2), (1, 2, 2), (3, 2, 2), (1, 1, 3)]
+MOSAICS = {"mosaic": [(2, 2, 10, 10), None, (1, 2, 5, 10), None]}
 SPECS = [{"type": name, **options} for name, several in OPTIONS.items() for options in several]
 parts = pytest.mark.parametrize("spec", SPECS, ids=str)
 
@@ -99,7 +111,11 @@ def rows(spec, dtype=torch.float32):
     generator = torch.Generator().manual_seed(1)
     grids = GRIDS.get(spec["type"], (None,) * 4)
     lengths = [length if grid is None else prod(grid) for length, grid in zip((6, 1, 11, 6), grids, strict=True)]
-    shapes = tuple(Shape(n, grid, tuple(0.5 * i for i in range(n))) for n, grid in zip(lengths, grids, strict=True))
+    mosaics = MOSAICS.get(spec["type"], (None,) * 4)
+    shapes = tuple(
+        Shape(n, grid, tuple(0.5 * i for i in range(n)), mosaic)
+        for n, grid, mosaic in zip(lengths, grids, mosaics, strict=True)
+    )
     return Packed(torch.randn(sum(lengths), IN_DIM, generator=generator, dtype=dtype), shapes)
 
 
@@ -189,6 +205,9 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "residual", "layers": 0},
         {"type": "residual", "ratio": 0.0},
         {"type": "perceiver", "latents": 0},
+        {"type": "window_qformer", "windows": [3, 4]},
+        {"type": "window_qformer", "windows": []},
+        {"type": "window_qformer", "diversity": -1.0},
         {"type": "soft_moe", "experts": 1},
         {"type": "vocabulary", "heads": 3},
         {"type": "pool", "tokens": 0},
@@ -211,6 +230,9 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "groups", "width": 10, "heads": 4},
         {"type": "objects", "width": 10, "heads": 4},
         {"type": "objects", "layers": 0},
+        {"type": "boundaries", "start": False, "end": False},
+        {"type": "boundaries", "separator": "before"},
+        {"type": "mosaic", "max_tiles": 0},
         {"type": "conv", "kernels": []},
         {"type": "conv", "kernels": [3, 3]},
         {"type": "conv", "strides": [0]},
