@@ -37,6 +37,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "video": "omniloom.encoders.processors:VideoProcessor",
         "hub": "omniloom.encoders.hub_processor:HubProcessor",
         "native_image": "omniloom.encoders.native_image:NativeImageProcessor",
+        "tiles": "omniloom.encoders.tiles:TilesProcessor",
     },
     "encoders": {
         "patch_vit": "omniloom.encoders.patch_vit:PatchViT",
@@ -75,7 +76,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "conv": "omniloom.projectors.conv:Conv",
         "conv_gmlp": "omniloom.projectors.conv_gmlp:ConvGMLP",
     },
-    "interaction": {"lora": "omniloom.interaction.lora:LoRA"},
+    "interaction": {
+        "lora": "omniloom.interaction.lora:LoRA",
+        "gated_attention": "omniloom.interaction.gated_attention:GatedAttention",
+        "cross_attention": "omniloom.interaction.cross_attention:CrossAttention",
+    },
     "positions": {
         "sequential": "omniloom.planner.positions:Sequential",
         "mrope": "omniloom.planner.positions:MRoPE",

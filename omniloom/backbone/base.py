@@ -54,13 +54,16 @@ class Backbone(nn.Module, ABC):
     """Embeddings in, hidden states and logits out, over slots that a plan describes.
 
     `is_maskable`: masks and positions alone decide what a slot reads. If not (recurrent layers, attention biased by
-    slot numbers), documents cannot be packed and rows of different lengths cannot be decoded together.
+    slot numbers), documents cannot be packed and rows of different lengths cannot be decoded together. `position_axes`:
+    how many axes its positions may have. `decoder_start`: of an encoder-decoder, the id that begins an answer.
     """
 
     width: int
     vocab_size: int
     stop_ids: frozenset[int]
     is_maskable: bool = True
+    position_axes: int = 1
+    decoder_start: int | None = None
 
     @property
     def num_layers(self) -> int:
@@ -106,6 +109,14 @@ class Backbone(nn.Module, ABC):
         (B, L, D); `base` is the stock feed-forward, which it may call or copy."""
         raise _no_door(self, "feed-forward")
 
+    def attention(self, layer: int) -> nn.Module:
+        """The self-attention of a layer, as hooks beside it will get it."""
+        raise _no_door(self, "attention")
+
+    def attention_heads(self, layer: int) -> int:
+        """How many query heads a layer's self-attention has."""
+        raise _no_door(self, "attention")
+
     def ffn(self, layer: int) -> nn.Module:
         """The stock feed-forward of a layer, for hooks that copy it."""
         raise _no_door(self, "feed-forward")
@@ -148,10 +159,11 @@ def _no_door(backbone: Backbone, what: str) -> ConfigError:
 def attention_mask(plan: Plan, *, window: int | None = None) -> Tensor | None:
     """(B, 1, L, L) bool, True where slot q may read slot k; None if plain causal attention says the same.
 
-    Documents of one row never see one another. Padding stands behind every document, so under causal attention
-    nothing real can read it. `window`: how many positions back a sliding layer sees.
+    Documents of one row never see one another; slots of one span see each other in both directions. Padding stands
+    behind every document, so under causal attention nothing real can read it. `window`: how many positions back a sliding layer sees.
     """
-    if not plan.is_packed and window is None:
+    has_spans = plan.has_spans
+    if not plan.is_packed and window is None and not has_spans:
         return None
     slots = torch.arange(plan.shape[1], device=plan.ids.device)
     causal = slots[:, None] >= slots[None, :]
@@ -159,4 +171,6 @@ def attention_mask(plan: Plan, *, window: int | None = None) -> Tensor | None:
     mask = causal & same
     if window is not None:
         mask = mask & (slots[:, None] - slots[None, :] < window)
+    if has_spans:
+        mask = mask | (same & (plan.span[:, :, None] == plan.span[:, None, :]) & (plan.span >= 0)[:, :, None])
     return mask[:, None]

@@ -63,6 +63,7 @@ class CausalLM(HookableLayers):
                 "embeddings or keeps no key-value cache. Take a decoder-only model with attention."
             )
         self.is_maskable = _is_maskable(self.lm)
+        self.position_axes = _position_axes(self.lm)
         if gradient_checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self.checkpoint_contexts})
             _still_dropout(self.lm)
@@ -106,7 +107,7 @@ class CausalLM(HookableLayers):
         return self.lm.get_output_embeddings().weight
 
     def forward(self, embeds: Tensor, plan: Plan, *, cache: Any = None, taps: Sequence[int] = ()) -> BackboneOutput:
-        packed = plan.is_packed
+        packed = plan.is_packed or plan.has_spans
         if not self.is_maskable and (packed or (cache is not None and bool(plan.is_padding.any()))):
             raise ConfigError(
                 f"a language model of type {self.lm.config.model_type!r} cannot keep packed documents apart, nor "
@@ -118,7 +119,7 @@ class CausalLM(HookableLayers):
             inputs_embeds=embeds,
             attention_mask=mask,
             # Restarting positions without an explicit mask would be read as packing; plain rows need neither.
-            position_ids=plan.position[0] if packed else None,
+            position_ids=plan.position if plan.position.shape[0] > 1 else plan.position[0] if packed else None,
             past_key_values=cache,
             use_cache=cache is not None,
             output_hidden_states=bool(taps),
@@ -230,6 +231,12 @@ def _is_maskable(lm: Any) -> bool:
     kinds = set(getattr(config, "layer_types", None) or ())
     has_alibi = bool(getattr(config, "alibi", False)) or config.model_type in ("bloom", "mpt")
     return kinds <= {"full_attention", "sliding_attention"} and not has_alibi and not getattr(lm, "_is_stateful", False)
+
+
+def _position_axes(lm: Any) -> int:
+    """3 where rotary positions have sections for time, height and width."""
+    rope = getattr(lm.config.get_text_config(), "rope_parameters", None) or {}
+    return 3 if "mrope_section" in rope else 1
 
 
 def _stop_ids(config: GenerationConfig | None) -> frozenset[int]:

@@ -151,7 +151,7 @@ def _code_of(folder: Path) -> list[str]:
     places = [(path, node.value) for path, node in tree.walk() if path and isinstance(node.value, str)]
     if any(path == ("extends",) or (path[0] == "modalities" and path[2:] == ("use",)) for path, _ in places):
         raise CheckpointError(f"run.yaml of {folder} is not resolved: it holds `extends:` or `use:`. Train it again.")
-    rooms = ("adapters", "backbone", "components", "modalities")
+    rooms = ("adapters", "backbone", "components", "context", "fusers", "modalities")
     named = [
         value
         for path, value in places

@@ -11,7 +11,8 @@ The file holds a dictionary MODALITY, where parts are classes, names or specs:
         slots={"max": 16, "over": "resample"},          # optional
     )
 
-Keys: payload, markers, processor, encoder, projector, slots for what comes in; codec, layout, generator for what goes
+Keys: payload, markers, processor, encoder, projector, slots, insert, attention, timestamps, windows for what comes in;
+codec, layout, generator for what goes
 out. In the run it becomes an ordinary row whose classes are written `touch.py:TouchEncoder`; other keys of the
 run file's row override it. `use:` also takes the name of an installed modality (entry-point group
 `omniloom.modalities`, `module:MODALITY`), whose parts must be in the table of parts themselves.
@@ -32,9 +33,11 @@ from omniloom.registry import names, part_file
 
 __all__ = ["expanded", "resolve_modality"]
 
-_IN = {"processor": "processors", "encoder": "encoders", "projector": "projectors", "slots": ""}
+_IN = {"processor": "processors", "encoder": "encoders", "projector": "projectors"} | dict.fromkeys(
+    ("slots", "insert", "attention", "timestamps", "windows"), ""
+)
 _OUT = {"codec": "codecs", "layout": "layouts", "generator": "generators"}
-_ROW = ("payload", "markers")
+_ROW = ("payload", "markers", "split")
 
 
 def expanded(tree: Node, base: Path) -> Node:

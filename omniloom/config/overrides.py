@@ -9,7 +9,7 @@ from omniloom.errors import ConfigError, did_you_mean
 __all__ = ["overridden"]
 
 _PART_PLACES = ("processor", "encoder", "projector", "codec", "layout", "generator")
-_TABLES = ("adapters", "components", "modalities", "data", "evaluation")
+_TABLES = ("adapters", "components", "modalities", "fusers", "data", "evaluation")
 
 
 def overridden(tree: Node, text: str) -> Node:

@@ -29,6 +29,7 @@ def rules(run: RunConfig, declared: Mapping[str, set[str]], *, is_whole: bool = 
     if not run.modalities and is_whole:
         yield ("modalities",), "at least one modality is needed. Declare one, or start from a recipe with `extends:`."
     yield from _component_names(run)
+    yield from _joined(run)
     seen: dict[str, int] = {}
     for index, stage in enumerate(run.stages):
         if stage.name in seen:
@@ -51,6 +52,8 @@ def rules(run: RunConfig, declared: Mapping[str, set[str]], *, is_whole: bool = 
 def part_places(run: RunConfig) -> Iterator[tuple[Path, str, str | dict[str, Any]]]:
     """Every part of a run: its place, its room and its spec. Places with `{component: NAME}` included."""
     yield ("backbone",), "backbones", {"type": run.backbone.type, **(run.backbone.model_extra or {})}
+    yield ("context", "positions"), "positions", run.context.positions
+    yield ("context", "interleave"), "interleavings", run.context.interleave
     for name, adapter in run.adapters.items():
         yield ("adapters", name), "interaction", adapter
     for name, component in run.components.items():
@@ -59,17 +62,25 @@ def part_places(run: RunConfig) -> Iterator[tuple[Path, str, str | dict[str, Any
         if row.in_ is not None:
             yield ("modalities", name, "in", "processor"), "processors", row.in_.processor
             yield ("modalities", name, "in", "encoder"), "encoders", row.in_.encoder
-            if isinstance(row.in_.projector, list):
-                for index, spec in enumerate(row.in_.projector):
-                    yield ("modalities", name, "in", "projector", index), "projectors", spec
-            else:
-                yield ("modalities", name, "in", "projector"), "projectors", row.in_.projector
+            yield from _chain_places(("modalities", name, "in", "projector"), row.in_.projector)
         if row.out is not None:
             for place, room in (("codec", "codecs"), ("layout", "layouts"), ("generator", "generators")):
                 if (spec := getattr(row.out, place)) is not None:
                     yield ("modalities", name, "out", place), room, spec
+    for name, fuser in run.fusers.items():
+        yield ("fusers", name), "fusers", fuser.spec
+        if fuser.projector is not None:
+            yield from _chain_places(("fusers", name, "projector"), fuser.projector)
     for name, source in run.data.items():
         yield ("data", name), "sources", source
+
+
+def _chain_places(path: Path, projector: Any) -> Iterator[tuple[Path, str, str | dict[str, Any]]]:
+    if isinstance(projector, list):
+        for index, spec in enumerate(projector):
+            yield (*path, index), "projectors", spec
+    else:
+        yield path, "projectors", projector
 
 
 def glob_may_match(glob: str, component: str) -> bool:
@@ -97,11 +108,31 @@ def _parts(run: RunConfig, components: set[str]) -> Iterator[Finding]:
 
 def _component_names(run: RunConfig) -> Iterator[Finding]:
     taken = {"backbone": "the language model", "vocab": "the vocabulary's rows of codes", "model": "the whole model"}
-    for table in ("components", "adapters"):
+    taken |= {name: "`modalities`" for name in run.modalities} if run.fusers else {}
+    for table in ("components", "adapters", "fusers"):
         for name in getattr(run, table):
             if name in taken:
                 yield (table, name), f"the name {name!r} is taken by {taken[name]}. Rename it."
             taken[name] = f"`{table}`"
+
+
+def _joined(run: RunConfig) -> Iterator[Finding]:
+    """Names of modalities in `split` and in fusers."""
+    incoming = [name for name, row in run.modalities.items() if row.in_ is not None]
+    for name, row in run.modalities.items():
+        for target in row.split or ():
+            if target not in incoming:
+                hint = did_you_mean(target, incoming)
+                yield ("modalities", name, "split"), f"{name!r} is split into {target!r}, which has no `in`.{hint}"
+    for name, fuser in run.fusers.items():
+        for source in fuser.inputs:
+            if source not in incoming:
+                hint = did_you_mean(source, incoming)
+                yield ("fusers", name, "inputs"), f"fuser {name!r} reads {source!r}, which has no `in`.{hint}"
+        for kept in fuser.keep:
+            if kept not in fuser.inputs:
+                hint = did_you_mean(kept, fuser.inputs)
+                yield ("fusers", name, "keep"), f"fuser {name!r} keeps {kept!r}, which is not one of its inputs.{hint}"
 
 
 def _selectors(run: RunConfig, index: int, stage: StageConfig) -> Iterator[Finding]:

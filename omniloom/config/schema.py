@@ -10,13 +10,23 @@ from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
 
 __all__ = [
     "BackboneConfig",
     "ComponentConfig",
     "ContextConfig",
     "EvaluationConfig",
+    "FuserConfig",
     "InConfig",
     "ModalityConfig",
     "OutConfig",
@@ -24,6 +34,7 @@ __all__ = [
     "RunConfig",
     "SlotsConfig",
     "StageConfig",
+    "TimestampsConfig",
     "WarmStartConfig",
     "component_of",
     "dotted",
@@ -128,11 +139,39 @@ class SlotsConfig(_Strict):
 
 
 class ContextConfig(_Strict):
-    """How long one conversation may be, in slots. `over`: refuse a longer one, or cut whole segments at its start
-    (after the opening) or its end; cuts are counted."""
+    """How one conversation is laid out: how many slots it may fill, where they stand, how timed items interleave."""
 
     max: _Count | None = None
     over: Literal["refuse", "start", "end"] = "refuse"
+    """Refuse a longer one, or cut whole segments at its start (after the opening) or its end; cuts are counted."""
+    positions: PartSpec = "sequential"
+    interleave: PartSpec = "chunks"
+    """The order of rows of one clip's items."""
+
+
+class TimestampsConfig(_Strict):
+    """Time as text before an item's rows. `format`: with the seconds, as in "<{:.1f}s>"; at most one in `every_s`."""
+
+    format: _Text
+    every_s: Annotated[float, Field(ge=0)] = 0.0
+
+    @field_validator("format")
+    @classmethod
+    def _formats(cls, value: str) -> str:
+        try:
+            value.format(1.5)
+        except (ValueError, IndexError, KeyError) as error:
+            raise ValueError(f"must be a text with one number in it, such as '<{{:.1f}}s>' ({error})") from None
+        return value
+
+
+def _links(projector: Any) -> list[tuple[str, str | dict[str, Any]]]:
+    """(suffix of the component's name, spec) of every projector: no suffix for one, 1, 2, ... along a chain."""
+    if projector is None:
+        return []
+    if not isinstance(projector, list):
+        return [("", projector)]
+    return [(str(index + 1), spec) for index, spec in enumerate(projector)]
 
 
 class InConfig(_Strict):
@@ -142,13 +181,18 @@ class InConfig(_Strict):
     encoder: PartSpec
     projector: _Chain = "linear"
     slots: SlotsConfig | None = None
+    insert: Literal["input", "inject", "both"] = "input"
+    """Its rows fill slots at the input, are read inside the layers by an adapter, or both."""
+    attention: Literal["causal", "full", "frames"] = "causal"
+    """How its slots see one another: in reading order; all of them; all of one frame."""
+    timestamps: TimestampsConfig | None = None
+    windows: bool = False
+    """Media longer than the processor takes become several items, one behind the other."""
 
     @property
     def links(self) -> list[tuple[str, str | dict[str, Any]]]:
         """(suffix of the component's name, spec) of every projector: no suffix for one, 1, 2, ... along a chain."""
-        if not isinstance(self.projector, list):
-            return [("", self.projector)]
-        return [(str(index + 1), spec) for index, spec in enumerate(self.projector)]
+        return _links(self.projector)
 
 
 class OutConfig(_Strict):
@@ -175,18 +219,50 @@ class OutConfig(_Strict):
 
 
 class ModalityConfig(_Strict):
-    """One row of the table of modalities. `markers`: text before and after the slots of an item."""
+    """One row of the table of modalities. `markers`: text before and after the slots of an item. `split`: instead of an
+    input of its own, an item becomes items of these modalities, of one clip: a video its frames and its sound."""
 
     payload: _Name
     markers: Annotated[tuple[str, str], Field(strict=False)]
     in_: InConfig | None = Field(default=None, alias="in")
     out: OutConfig | None = None
+    split: Annotated[list[_Name], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _has_a_way(self) -> ModalityConfig:
-        if self.in_ is None and self.out is None:
-            raise ValueError("needs `in`, `out`, or both")
+        if self.in_ is None and self.out is None and self.split is None:
+            raise ValueError("needs `in`, `out`, or both; or `split`")
+        if self.in_ is not None and self.split is not None:
+            raise ValueError("has `in` and `split`; an item comes in by itself, or split into others")
         return self
+
+
+class FuserConfig(_Strict):
+    """A part that makes items of several modalities in one turn into one. Further keys are options of the part.
+
+    `when`: all of the inputs must be there, or any. `insert`: its rows stand where the first or the last of them stood.
+    `keep`: inputs that keep their own slots beside. `projector`: a part or a chain behind the fuser; null: none.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    type: _Text
+    inputs: Annotated[list[_Name], Field(min_length=1)]
+    when: Literal["all", "any"] = "all"
+    insert: Literal["first", "last"] = "first"
+    keep: list[_Name] = []
+    projector: _Chain | None = None
+    markers: Annotated[tuple[str, str], Field(strict=False)] = ("", "")
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """The fuser's spec, `{"type": ..., option: value}`."""
+        return {"type": self.type, **(self.model_extra or {})}
+
+    @property
+    def links(self) -> list[tuple[str, str | dict[str, Any]]]:
+        """(suffix of the component's name, spec) of every projector behind it."""
+        return _links(self.projector)
 
 
 class WarmStartConfig(_Strict):
@@ -266,6 +342,7 @@ class RunConfig(_Strict):
     adapters: dict[_Name, _OwnPart] = {}
     components: dict[_Name, ComponentConfig] = {}
     modalities: dict[_Name, ModalityConfig]
+    fusers: dict[_Name, FuserConfig] = {}
     data: dict[_Name, _OwnPart] = {}
     stages: list[StageConfig] = []
     evaluation: dict[_Name, EvaluationConfig] = {}
@@ -299,6 +376,8 @@ class RunConfig(_Strict):
             own = [place for place, spec in places.items() if spec is not None and component_of(spec) is None]
             names += [f"{modality}/{place}" for place in own]
             has_codes |= row.out is not None and row.out.codec is not None
+        for fuser, config in self.fusers.items():
+            names += [fuser, *(f"{fuser}/projector{end}" for end, spec in config.links if component_of(spec) is None)]
         return (*names, *(["vocab"] if has_codes else []), *self.components, *self.adapters)
 
 

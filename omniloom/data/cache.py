@@ -1,9 +1,9 @@
 """Rows of frozen encoders on disk, so that every item is encoded once.
 
-One file an item, in 256 folders by the first byte of its key: `ab/abcdef....safetensors`, rows `x` and their shape in
-the file's header. A file is written beside its place and renamed, so readers see whole files only and several processes
-may write the same key. Every file carries the sha256 of its rows; one that does not agree is reported, removed and made
-anew.
+One file an item, in 256 folders by the first byte of its key: `ab/abcdef....safetensors`, rows `x` with taps and
+pooled vector where there are any, and their shape in the header. A file is written beside its place and renamed, so
+readers see whole files only and several processes may write the same key. Every file carries the sha256 of its rows;
+one that does not agree is reported, removed and made anew.
 """
 
 from __future__ import annotations
@@ -74,33 +74,45 @@ class FeatureCache:
             self.stats.misses += 1
             return None
         self.stats.hits += 1
-        self.stats.read_bytes += packed.x.nbytes
+        self.stats.read_bytes += sum(
+            value.nbytes for value in (packed.x, packed.pooled, *packed.taps.values()) if value is not None
+        )
         return packed
 
     def put(self, key: str, packed: Packed) -> None:
         """Keep the rows of one item.
 
         Raises:
-            ShapeError: `packed` holds several items, or pooled vectors or taps, which are not kept.
+            ShapeError: `packed` holds several items.
         """
-        if len(packed) != 1 or packed.pooled is not None or packed.taps:
-            raise ShapeError(
-                f"the cache keeps rows of one item without pooled vectors or taps, got {len(packed)} items."
-            )
-        x = packed.x.detach().cpu().contiguous()
+        if len(packed) != 1:
+            raise ShapeError(f"the cache keeps rows of one item, got {len(packed)} items.")
+        tensors = {"x": packed.x, **{f"tap.{layer}": rows for layer, rows in packed.taps.items()}}
+        if packed.pooled is not None:
+            tensors["pooled"] = packed.pooled
+        # Copies, not views: taps of one item may be slices of one storage, which the format does not take.
+        tensors = {
+            name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()
+        }
         shape = packed.shapes[0]
-        facts = {"len": shape.len, "grid": shape.grid, "times": shape.times, "sha256": _sha256(x)}
+        facts = {
+            "len": shape.len,
+            "grid": shape.grid,
+            "times": shape.times,
+            "mosaic": shape.mosaic,
+            "sha256": _sha256(tensors),
+        }
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".tmp", dir=path.parent)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(save({"x": x}, metadata={"rows": json.dumps(facts)}))
+                file.write(save(tensors, metadata={"rows": json.dumps(facts)}))
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-        self.stats.written_bytes += x.nbytes
+        self.stats.written_bytes += sum(value.nbytes for value in tensors.values())
 
     def _path(self, key: str) -> Path:
         if len(key) != 64 or not set(key) <= set("0123456789abcdef"):
@@ -111,13 +123,18 @@ class FeatureCache:
 def _read(path: Path) -> Packed:
     with safe_open(path, framework="pt") as file:
         facts = json.loads((file.metadata() or {})["rows"])
-        x = file.get_tensor("x")
-    if _sha256(x) != facts["sha256"]:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if _sha256(tensors) != facts["sha256"]:
         raise ValueError("the sha256 of the rows differs")
-    grid, times = facts["grid"], facts["times"]
-    return Packed(x, (Shape(facts["len"], grid and tuple(grid), times and tuple(times)),))
+    grid, times, mosaic = (facts[name] and tuple(facts[name]) for name in ("grid", "times", "mosaic"))
+    taps = {int(name.removeprefix("tap.")): value for name, value in tensors.items() if name.startswith("tap.")}
+    return Packed(tensors["x"], (Shape(facts["len"], grid, times, mosaic),), tensors.get("pooled"), taps)
 
 
-def _sha256(x: Tensor) -> str:
-    head = f"{x.dtype} {tuple(x.shape)}".encode()
-    return hashlib.sha256(head + x.contiguous().view(torch.uint8).numpy().tobytes()).hexdigest()
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -19,10 +19,11 @@ from torch import Tensor
 from omniloom.checkpoint.tensors import digest_of
 from omniloom.data.cache import FeatureCache
 from omniloom.data.loading import load_media
+from omniloom.data.splitting import split_items
 from omniloom.media import Limits
 from omniloom.model import OmniModel
 from omniloom.registry import schema
-from omniloom.sequence import Codes, Item, Packed, Plan, Sample, Turn
+from omniloom.sequence import Bundle, Codes, Item, Packed, Plan, Projected, Raw, Sample, Turn
 
 __all__ = ["Pipeline", "seed_of"]
 
@@ -51,8 +52,9 @@ class Pipeline:
         self.cache = cache
         self.memory_bytes = memory_bytes
         self.limits = limits or Limits()
+        self._late = [name for name, row in model.rows.items() if row.input is not None and row.input.is_late]
         self._kinds = {name: row.payload_kind for name, row in model.rows.items()}
-        self._raws: OrderedDict[tuple[str, str], Tensor] = OrderedDict()
+        self._raws: OrderedDict[tuple[str, str], Raw] = OrderedDict()
         self._raws_bytes = 0
         self._codes: dict[tuple[str, str], Codes] = {}
         self._encoder_keys: dict[str, tuple[dict[str, str], str]] = {}
@@ -76,7 +78,7 @@ class Pipeline:
         Raises:
             MediaError, DataError: as the gateway and the sources say.
         """
-        loaded = load_media(sample, self._kinds, self.limits, root)
+        loaded = split_items(load_media(sample, self._kinds, self.limits, root), self.model.rows)
         return self._with_codes(loaded) if as_codes else loaded
 
     def plans(
@@ -90,6 +92,8 @@ class Pipeline:
         ]
         if self._encoder_keys:
             ready = self._with_features(ready)
+        if self._late:
+            ready = [self._with_late(sample) for sample in ready]
         return [self.model.planner.plan(sample, ask=ask) for sample in ready]
 
     # -- inside -----------------------------------------------------------------------------------------------
@@ -118,7 +122,7 @@ class Pipeline:
 
     def _with_raw(self, item: Item, rng: torch.Generator | None) -> Item:
         row = self.model.rows.get(item.modality)
-        if row is None or row.input is None or isinstance(item.payload, Codes | Packed | Tensor):
+        if row is None or row.input is None or isinstance(item.payload, Codes | Packed | Tensor | Bundle):
             return item
         is_cached = item.modality in self._encoder_keys
         key = (item.modality, item.key or item.payload.digest())
@@ -128,16 +132,16 @@ class Pipeline:
             return replace(item, payload=row.input.processor(item.payload, rng), key=key[1])
         return replace(item, payload=self._raw(key, row.input.processor, item.payload), key=key[1])
 
-    def _raw(self, key: tuple[str, str], processor: Any, payload: Any) -> Tensor:
+    def _raw(self, key: tuple[str, str], processor: Any, payload: Any) -> Raw:
         if key in self._raws:
             self._raws.move_to_end(key)
             return self._raws[key]
-        raw: Tensor = processor(payload, None)
+        raw: Raw = processor(payload, None)
         self._raws[key] = raw
-        self._raws_bytes += raw.numel() * raw.element_size()
+        self._raws_bytes += raw.nbytes
         while self._raws_bytes > self.memory_bytes and len(self._raws) > 1:
             _, old = self._raws.popitem(last=False)
-            self._raws_bytes -= old.numel() * old.element_size()
+            self._raws_bytes -= old.nbytes
         return raw
 
     def _row_key(self, modality: str, payload_key: str) -> str:
@@ -146,10 +150,14 @@ class Pipeline:
     @torch.no_grad()
     def _with_features(self, samples: Sequence[Sample]) -> list[Sample]:
         """Run each frozen encoder once over what the cache did not hold."""
-        missing: dict[str, dict[str, Tensor]] = {}
+        missing: dict[str, dict[str, Raw]] = {}
         for sample in samples:
             for _, item in sample.items():
-                if item.modality in self._encoder_keys and isinstance(item.payload, Tensor) and item.key is not None:
+                if (
+                    item.modality in self._encoder_keys
+                    and isinstance(item.payload, Tensor | Bundle)
+                    and item.key is not None
+                ):
                     missing.setdefault(item.modality, {})[item.key] = item.payload
         made: dict[tuple[str, str], Packed] = {}
         for modality, raws in missing.items():
@@ -158,12 +166,27 @@ class Pipeline:
                 # One by one: in a batch the last bits of an item's rows depend on its neighbours, and after a kill the
                 # neighbours would be others, because some of the batch is in the cache already.
                 packed = encoder([raw.to(self.model.device)])
-                made[modality, key] = Packed(packed.x, packed.shapes)
+                made[modality, key] = packed.singles()[0]
                 if self.cache is not None:
                     self.cache.put(self._row_key(modality, key), made[modality, key])
 
         def change(turn: Turn, item: Item) -> Item:
             found = made.get((item.modality, item.key or ""))
-            return item if found is None or not isinstance(item.payload, Tensor) else replace(item, payload=found)
+            return (
+                item if found is None or not isinstance(item.payload, Tensor | Bundle) else replace(item, payload=found)
+            )
 
         return [sample.map_items(change) for sample in samples]
+
+    def _with_late(self, sample: Sample) -> Sample:
+        """Project the items whose rows only their parts can count; their graph is kept for the pass that follows."""
+        answer = sample.answer()
+        learned = 0 if answer is None or not torch.is_grad_enabled() else len(self.model.planner.text_ids(answer.text))
+
+        def change(turn: Turn, item: Item) -> Item:
+            if item.modality not in self._late or isinstance(item.payload, Codes | Projected):
+                return item
+            rows = self.model.project_late(item.modality, [item.payload], [turn.text], [learned])[0]
+            return replace(item, payload=rows)
+
+        return sample.map_items(change)

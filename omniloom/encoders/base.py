@@ -34,6 +34,13 @@ class Processor(ABC):
         """The items one payload becomes; one, unless it is cut in time."""
         return [payload]
 
+    def begins_s(self, payload: Any) -> list[float]:
+        """When each item of `split` begins, in seconds from the payload's own start; all 0 where it has no clock."""
+        begins = [0.0]
+        for piece in self.split(payload)[:-1]:
+            begins.append(begins[-1] + (getattr(piece, "duration_s", None) or 0.0))
+        return begins
+
 
 class Encoder(nn.Module, ABC):
     """Raw tensors -> packed rows (S, out_dim).

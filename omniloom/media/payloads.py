@@ -197,3 +197,8 @@ class Series(Payload):
             _require_rate(self.rate_hz, "invalid_series")
             object.__setattr__(self, "rate_hz", float(self.rate_hz))  # 50 and 50.0 are one rate and have one digest
         _require(_is_finite(self.values), "invalid_series", "values hold NaN or infinity. Fill the gaps first.")
+
+    @property
+    def duration_s(self) -> float | None:
+        """Seconds from the first step to the end of the last; None without a rate."""
+        return None if self.rate_hz is None else len(self.values) / self.rate_hz

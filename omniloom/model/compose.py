@@ -12,10 +12,11 @@ from torch import nn
 
 from omniloom.backbone.causal_lm import load_tokenizer
 from omniloom.config import RunConfig
+from omniloom.config.schema import FuserConfig
 from omniloom.errors import ConfigError, did_you_mean
 from omniloom.model.omni import OmniModel
 from omniloom.model.vocab import VocabRows
-from omniloom.planner import InputPath, ModalityRow, OutputPath, Planner, Template
+from omniloom.planner import FuserRow, InputPath, ModalityRow, OutputPath, Planner, Template
 from omniloom.registry import build, find, schema
 from omniloom.sequence import Vocabulary
 
@@ -57,6 +58,7 @@ def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel
             row.markers,
             shaped.get(name),
             OutputPath(*coded[name], vocabulary.blocks[name]) if name in coded else None,
+            tuple(row.split or ()),
         )
         for name, row in config.modalities.items()
     }
@@ -66,14 +68,41 @@ def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel
         # As embedded, not as stored: some models scale their rows on the way in, and codes stand beside scaled ones.
         embeds = backbone.embed(torch.arange(vocabulary.base_size, device=head.device)[None])[0].detach()
         parts.made["vocab"] = parts.seeded("vocab", lambda: VocabRows(vocabulary.base_size, size, embeds, head))
+    fused: dict[str, tuple[str, list[str]]] = {}
+    fusers = []
+    for name, fuser in config.fusers.items():
+        fused[name], fuser_row = _fuser(parts, name, fuser, shaped, backbone.width)
+        fusers.append(fuser_row)
     template = Template.of(
-        tokenizer, kind=config.backbone.template, system=config.backbone.system, stop=backbone.stop_ids
+        tokenizer,
+        kind=config.backbone.template,
+        system=config.backbone.system,
+        stop=backbone.stop_ids,
+        is_answer_bare=backbone.decoder_start is not None,
     )
+    positions = build("positions", config.context.positions, base=base)
+    if positions.axes > backbone.position_axes:
+        raise ConfigError(
+            f"positions on {positions.axes} axes, but the language model {config.backbone.id!r} takes "
+            f"{backbone.position_axes}. Set context.positions: sequential."
+        )
     planner = Planner(
-        tokenizer, template, rows, vocabulary, max_length=config.context.max, overflow=config.context.over
+        tokenizer,
+        template,
+        rows,
+        vocabulary,
+        max_length=config.context.max,
+        overflow=config.context.over,
+        positions=positions,
+        interleaving=build("interleavings", config.context.interleave, base=base),
+        fusers=fusers,
+        decoder_start=backbone.decoder_start,
     )
     adapters = {name: build("interaction", spec, base=base) for name, spec in config.adapters.items()}
-    model = parts.seeded("adapters", lambda: OmniModel(backbone, planner, inputs, parts.made, adapters, tools))
+    model = parts.seeded(
+        "adapters",
+        lambda: OmniModel(backbone, planner, inputs, parts.made, adapters, tools, fused=fused, build=parts.build_anew),
+    )
     return model.eval()
 
 
@@ -107,6 +136,14 @@ class _Parts:
             torch.manual_seed(int.from_bytes(digest[:7], "big"))
             return make()
 
+    def build_anew(self, room: str, spec: Any, *wired: Any) -> Any:
+        """A part of nobody's name, for an interaction that asks for one; drawn from the numbers of the moment."""
+        return build(room, self.placed(room, spec), *wired, base=self.base)
+
+    def served(self, component: str, part: Any, modality: str) -> None:
+        """Tell a projector that this modality uses it; its own parameters are drawn from the names of both."""
+        self.seeded(f"{component}/{modality}", lambda: part.serve(modality))
+
     def get(self, room: str, own_name: str, spec: Any, *wired: Any) -> tuple[str, Any]:
         """(component name, module) of a place in the table: its own part, or a shared one by name."""
         name = own_name
@@ -134,19 +171,64 @@ class _Parts:
 def _input(parts: _Parts, name: str, row: Any, width: int) -> tuple[tuple[str, list[str]], InputPath]:
     processor = build("processors", parts.placed("processors", row.processor), base=parts.base)
     encoder_name, encoder = parts.get("encoders", f"{name}/encoder", row.encoder)
+    names, chain, out_dim = _chain(parts, name, row.links, encoder.out_dim, width)
+    is_fused = any(name in fuser.inputs for fuser in parts.config.fusers.values())
+    if out_dim != width and not is_fused and row.insert != "inject":
+        raise ConfigError(
+            f"the projectors of {name!r} end at width {out_dim}, the language model takes {width}. "
+            "End the chain with one that projects."
+        )
+    slots, stamps = row.slots, row.timestamps
+    path = InputPath(
+        processor,
+        encoder,
+        chain,
+        slots.max if slots else None,
+        slots.over if slots else "refuse",
+        row.insert,
+        row.attention,
+        stamps.format if stamps else None,
+        stamps.every_s if stamps else 0.0,
+        row.windows,
+    )
+    return (encoder_name, names), path
+
+
+def _chain(parts: _Parts, name: str, links: Any, in_dim: int, width: int) -> tuple[list[str], list[Any], int]:
+    """(component names, parts, the width they end at) of the projectors of a modality or a fuser."""
     names: list[str] = []
     chain: list[Any] = []
-    in_dim = encoder.out_dim
-    for suffix, spec in row.links:
+    for suffix, spec in links:
         component, part = parts.get("projectors", f"{name}/projector{suffix}", spec, in_dim, width)
+        parts.served(component, part, name)
         names.append(component)
         chain.append(part)
         in_dim = part.out_dim
-    if in_dim != width:
+    return names, chain, in_dim
+
+
+def _fuser(
+    parts: _Parts, name: str, config: FuserConfig, shaped: Mapping[str, InputPath], width: int
+) -> tuple[tuple[str, list[str]], FuserRow]:
+    widths = {}
+    for modality in config.inputs:
+        path: Any = shaped[modality]
+        widths[modality] = path.chain[-1].out_dim if path.chain else path.encoder.out_dim
+    component, fuser = parts.get("fusers", name, config.spec, widths, width)
+    names, chain, out_dim = _chain(parts, name, config.links, fuser.out_dim, width)
+    if out_dim != width:
         raise ConfigError(
-            f"the projectors of {name!r} end at width {in_dim}, the language model takes {width}. "
-            "End the chain with one that projects."
+            f"the fuser {name!r} ends at width {out_dim}, the language model takes {width}. "
+            "Give it a `projector` that projects."
         )
-    slots = row.slots
-    path = InputPath(processor, encoder, chain, slots.max if slots else None, slots.over if slots else "refuse")
-    return (encoder_name, names), path
+    row = FuserRow(
+        name,
+        tuple(config.inputs),
+        fuser,
+        chain,
+        config.when,
+        config.insert,
+        tuple(config.keep),
+        config.markers,
+    )
+    return (component, names), row

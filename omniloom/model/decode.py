@@ -130,10 +130,11 @@ def _run(
     draws = [torch.Generator().manual_seed(sampling.seed * 1_000_003 + number) for number in numbers]
     warpers = sampling.warpers()
     cache = model.backbone.new_cache()
-    hidden = model.hidden(plan, cache=cache)
+    done = model.run(plan, cache=cache)
+    hidden, facts = done.hidden, done.facts
     lengths = plan.lengths
     last = hidden[torch.arange(len(plans), device=hidden.device), lengths - 1]
-    view = CacheView(cache, ~plan.is_padding, lengths.clone())
+    view = CacheView(cache, ~plan.is_padding, plan.next_position)
     for count in range(sampling.max_new):
         logits = model.logits(last)
         tokens = [_choose(logits[row], stream, warpers, draws[row]) for row, stream in enumerate(streams)]
@@ -145,7 +146,8 @@ def _run(
             break
         ids = torch.tensor(tokens, device=model.device)[:, None]
         routes = [[stream.route_of(token, plan.modalities)] for stream, token in zip(streams, tokens, strict=True)]
-        with model.context.of(torch.tensor(routes, device=model.device)):
+        facts = facts.step(torch.tensor(routes, device=model.device), lengths - 1 + count)
+        with model.context.of(facts):
             last = model.backbone.step(model.embed_ids(ids), view)
     return list(zip(streams, chosen, strict=True))
 

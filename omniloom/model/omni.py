@@ -6,8 +6,8 @@ backbone under the plan's masks and routes, and project only the slots that bear
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,26 +16,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omniloom.backbone.base import Backbone
-from omniloom.encoders.base import Encoder
-from omniloom.errors import FreezeError, PlanError, ShapeError, did_you_mean
-from omniloom.interaction.hooks import HookContext
+from omniloom.errors import ConfigError, FreezeError, ShapeError, did_you_mean
+from omniloom.interaction.base import HookContext, Interaction, Media, Moment, Site, SlotFacts, Source
+from omniloom.model.media import FusedPath, MediaPath, fuse, gather
 from omniloom.model.vocab import VocabRows
 from omniloom.planner import ModalityRow, Planner
-from omniloom.projectors.base import Context, Projector
-from omniloom.sequence import IGNORE, Kind, Packed, Plan, PlannedItem, Vocabulary
+from omniloom.sequence import IGNORE, Auxiliary, Kind, Packed, Plan, PlannedItem, Projected, Raw, Vocabulary
 
-__all__ = ["OmniModel", "SlotLosses"]
+__all__ = ["OmniModel", "Pass", "SlotLosses"]
 
 
 @dataclass
 class SlotLosses:
     """Cross-entropy of every supervised slot: `loss` (N,) float32, unweighted; `weight` (N,); `document` (N,);
-    `is_code` (N,) bool."""
+    `is_code` (N,) bool. `auxiliary`: what parts and interactions add, by "COMPONENT/name"."""
 
     loss: Tensor
     weight: Tensor
     document: Tensor
     is_code: Tensor
+    auxiliary: dict[str, Auxiliary]
 
     def sums(self) -> dict[str, tuple[Tensor, Tensor]]:
         """{"text": (sum, count), "codes": (sum, count)}: weighted sums and sums of weights, divided by nobody here."""
@@ -43,6 +43,25 @@ class SlotLosses:
         for name, chosen in (("text", ~self.is_code), ("codes", self.is_code)):
             result[name] = ((self.loss * self.weight)[chosen].sum(), self.weight[chosen].sum())
         return result
+
+    def total(self) -> Tensor:
+        """What a trainer minimises: the mean of each kind of slot there is, and each auxiliary mean by its weight."""
+        means = [value / count for value, count in self.sums().values() if float(count.detach()) > 0]
+        means += [
+            loss.weight * loss.total / loss.count
+            for loss in self.auxiliary.values()
+            if loss.weight and float(loss.count) > 0
+        ]
+        return torch.stack([mean.float() for mean in means]).sum() if means else self.loss.sum()
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A pass over a plan: `hidden` (B, L, D); `facts`, which decoding continues; `losses` of parts and interactions."""
+
+    hidden: Tensor
+    facts: SlotFacts
+    losses: dict[str, Auxiliary]
 
 
 class OmniModel(nn.Module):
@@ -58,22 +77,42 @@ class OmniModel(nn.Module):
         planner: Planner,
         inputs: Mapping[str, tuple[str, Sequence[str]]],
         parts: Mapping[str, nn.Module],
-        adapters: Mapping[str, Any],
+        adapters: Mapping[str, Interaction],
         tools: Mapping[str, Any] | None = None,
+        *,
+        fused: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+        build: Callable[..., Any] | None = None,
     ) -> None:
         """`inputs`: modality -> (encoder component, projector components); `parts`: component -> module;
-        `adapters`: name -> adapter set, installed here; `tools`: modality -> generator that reads the answer's text."""
+        `adapters`: name -> interaction, installed here; `tools`: modality -> generator that reads the answer's text;
+        `fused`: fuser -> (its component, projector components); `build`: makes the parts that interactions ask for."""
         super().__init__()
         self.backbone = backbone
         self.planner = planner
         self.parts = nn.ModuleDict(dict(parts))
         self.inputs = {name: (encoder, tuple(chain)) for name, (encoder, chain) in inputs.items()}
+        self.fused = {name: (fuser, tuple(chain)) for name, (fuser, chain) in (fused or {}).items()}
         self.context = HookContext()
         self.adapters = dict(adapters)
         self.tools = dict(tools or {})
+        sources = {name: self._source(name) for name in self.inputs}
+        site = Site(backbone, backbone.width, planner.modalities, sources, self.context, build or _no_builder)
         for name, adapter in self.adapters.items():
-            adapter.install(name, backbone, planner.modalities, self.context)
+            for wanted in adapter.inputs:
+                if wanted not in sources:
+                    raise ConfigError(f"adapter {name!r} reads {wanted!r}.{did_you_mean(wanted, sources)}")
+            adapter.install(name, site)
         self.requires_grad_(False)
+
+    def _source(self, modality: str) -> Source:
+        path = self._path(modality)
+        encoder = path.encoder[1]
+        last: Any = path.chain[-1][1] if path.chain else encoder
+        return Source(encoder.out_dim, dict(encoder.tap_dims), encoder.pooled_dim, last.out_dim)
+
+    def _path(self, modality: str) -> MediaPath:
+        encoder, chain = self.inputs[modality]
+        return MediaPath((encoder, self.parts[encoder]), [(name, self.parts[name]) for name in chain])  # type: ignore[arg-type, list-item]
 
     # -- table ------------------------------------------------------------------------------------------------
 
@@ -103,7 +142,7 @@ class OmniModel(nn.Module):
         """Component -> its parameters and saved buffers by their own names."""
         result: dict[str, dict[str, nn.Parameter | Tensor]] = {"backbone": {}, **{name: {} for name in self.adapters}}
         for name, value in _state(self.backbone):
-            owner = next((adapter for adapter in self.adapters if f".adapters.{adapter}." in name), "backbone")
+            owner = next((adapter for adapter in self.adapters if f".adapters.{adapter}." in f".{name}"), "backbone")
             result[owner][name] = value
         for component, part in self.parts.items():
             result[component] = dict(_state(part))
@@ -149,6 +188,11 @@ class OmniModel(nn.Module):
         for component, part in self.parts.items():
             if any(name.startswith(f"{component}.") for name in chosen):
                 part.train()
+        for adapter in self.adapters:
+            if any(name.startswith(f"{adapter}.") for name in chosen):
+                for name, module in self.backbone.named_modules():
+                    if f".{name}".endswith(f".adapters.{adapter}"):
+                        module.train()
         return chosen
 
     # -- forward ----------------------------------------------------------------------------------------------
@@ -159,21 +203,109 @@ class OmniModel(nn.Module):
 
     def hidden(self, plan: Plan, *, cache: Any = None) -> Tensor:
         """(B, L, D) hidden states of every slot; with `cache`, keys and values are kept."""
-        embeds = self.embed(plan)
-        with self.context.of(plan.route):
-            return self.backbone(embeds, plan, cache=cache).hidden
+        return self.run(plan, cache=cache).hidden
+
+    def run(self, plan: Plan, *, cache: Any = None) -> Pass:
+        """A whole pass: media to rows, rows into slots, interactions prepared, the language model run."""
+        media, losses = self.media(plan)
+        embeds = self._spliced(plan, media, losses)
+        moment = Moment(plan, embeds, media)
+        sides = {name: adapter.prepare(moment) for name, adapter in self.adapters.items()}
+        slot = torch.arange(plan.shape[1], device=embeds.device).expand(plan.shape)
+        facts = SlotFacts(plan.route, plan.document, slot, sides=sides)
+        self.context.losses.clear()
+        with self.context.of(facts):
+            hidden = self.backbone(embeds, plan, cache=cache).hidden
+        return Pass(hidden, facts, losses | self.context.losses)
+
+    def media(self, plan: Plan) -> tuple[dict[str, Media], dict[str, Auxiliary]]:
+        """The input items of a plan by modality, encoded and projected, those included that fill no slots."""
+        media: dict[str, Media] = {}
+        losses: dict[str, Auxiliary] = {}
+        for modality in self.inputs:
+            items = [item for item in plan.items if item.modality == modality and item.role != "out"]
+            if items:
+                media[modality], found = self._gathered(modality, items, _labels_of(plan, items))
+                losses |= found
+        return media, losses
+
+    def project(self, modality: str, items: Sequence[PlannedItem]) -> Packed:
+        """Rows of the backbone's width for items of one modality, as the plan's slots expect them.
+
+        Raises:
+            ShapeError: a part gave another number of rows than planned; splicing them would shift every later slot.
+        """
+        return self._gathered(modality, items, [0] * len(items))[0].projected
+
+    def project_late(
+        self, modality: str, raws: Sequence[Raw | Packed], instructions: Sequence[str], answers: Sequence[int]
+    ) -> list[Projected]:
+        """Projected rows of items whose number only the parts know, each by itself, before they are planned.
+
+        `raws`: raw tensors, or rows of the encoder; `instructions`, `answers`: as in `Context`, one an item.
+        """
+        path = self._path(modality)
+        encoder = path.encoder[1]
+        made = []
+        for raw, instruction, answer in zip(raws, instructions, answers, strict=True):
+            encoded = raw if isinstance(raw, Packed) else encoder([raw.to(self.device)])
+            context = Context(modality, self.backbone.embedding_table(), [instruction], self.say, [answer])
+            losses = dict(encoded.losses)
+            for name, part in path.chain:
+                encoded = part(encoded, context)
+                losses |= {f"{name}/{key}": loss for key, loss in encoded.losses.items()}
+            made.append(Projected(encoded.x, encoded.shapes, losses=losses))
+        return made
+
+    def say(self, text: str) -> Tensor:
+        """(N, D) the language model's embeddings of a text's tokens; nothing learns through them."""
+        ids = torch.tensor([self.planner.text_ids(text)], dtype=torch.long, device=self.device)
+        return self.backbone.embed(ids)[0].detach()
 
     def embed(self, plan: Plan) -> Tensor:
         """(B, L, D): token embeddings, code embeddings and projected rows, each where the plan says."""
+        media, losses = self.media(plan)
+        return self._spliced(plan, media, losses)
+
+    def _gathered(
+        self, modality: str, items: Sequence[PlannedItem], answers: Sequence[int]
+    ) -> tuple[Media, dict[str, Auxiliary]]:
+        return gather(
+            modality,
+            self._path(modality),
+            items,
+            answers=answers,
+            device=self.device,
+            embedding=self.backbone.embedding_table(),
+            say=self.say,
+        )
+
+    def _spliced(self, plan: Plan, media: Mapping[str, Media], losses: dict[str, Auxiliary]) -> Tensor:
+        """The embeddings of a plan with rows of media and of fusers in their slots; `losses` takes what fusers add."""
         embeds = self.embed_ids(plan.ids)
-        media = plan.kind == int(Kind.MEDIA)
-        for index, modality in enumerate(plan.modalities):
-            items = plan.items_of(modality)
-            if items:
-                rows = self.project(modality, items)
-                here = media & (plan.modality == index)
-                embeds = embeds.index_put((here,), rows.x.to(embeds.dtype)[plan.source[here]])
+        for modality, given in media.items():
+            seen = [number for number, item in enumerate(given.items) if item.role == "in"]
+            if seen:
+                rows = list(given.projected.items())
+                embeds = self._put(embeds, plan, modality, torch.cat([rows[number] for number in seen]))
+        for name in self.fused:
+            if plan.items_of(name):
+                component, chain = self.fused[name]
+                path = FusedPath((component, self.parts[component]), [(link, self.parts[link]) for link in chain])  # type: ignore[arg-type, list-item]
+                table = self.backbone.embedding_table()
+                packed, found = fuse(name, path, plan, media, embedding=table, say=self.say)
+                losses |= found
+                embeds = embeds if packed is None else self._put(embeds, plan, name, packed.x)
         return embeds
+
+    def _put(self, embeds: Tensor, plan: Plan, modality: str, rows: Tensor) -> Tensor:
+        if rows.shape[1] != self.backbone.width:
+            raise ShapeError(
+                f"rows of {modality!r} are {rows.shape[1]} wide, the language model takes {self.backbone.width}. "
+                "End its projectors at that width, or leave its slots to a fuser."
+            )
+        here = (plan.kind == int(Kind.MEDIA)) & (plan.modality == plan.modalities.index(modality))
+        return embeds.index_put((here,), rows.to(embeds.dtype)[plan.source[here]])
 
     def embed_ids(self, ids: Tensor) -> Tensor:
         """(B, L) ids of the whole vocabulary -> (B, L, D)."""
@@ -184,50 +316,6 @@ class OmniModel(nn.Module):
             if bool(extended.any()):
                 embeds = embeds.index_put((extended,), self.vocab.embed(ids[extended]).to(embeds.dtype))
         return embeds
-
-    def encode(self, modality: str, items: Sequence[PlannedItem]) -> Packed:
-        """Encoder rows of items: cached ones as they are, the others through the encoder, in order."""
-        encoder: Encoder = self.parts[self.inputs[modality][0]]  # type: ignore[assignment]
-        fresh = [item.raw for item in items if item.features is None and item.raw is not None]
-        if len(fresh) + sum(item.features is not None for item in items) != len(items):
-            raise PlanError(f"an item of {modality!r} has neither a raw tensor nor cached rows.")
-        trains = torch.is_grad_enabled() and any(value.requires_grad for value in encoder.parameters())
-        with torch.set_grad_enabled(trains):
-            made = iter(encoder([raw.to(self.device) for raw in fresh]).items()) if fresh else iter(())
-        dtype = next((value.dtype for value in encoder.parameters()), torch.float32)
-        rows = [next(made) if item.features is None else item.features.to(self.device, dtype) for item in items]
-        shapes = []
-        for item, row in zip(items, rows, strict=True):
-            if item.encoded is None or row.shape[0] != item.encoded.len:
-                expected = None if item.encoded is None else item.encoded.len
-                raise ShapeError(
-                    f"the encoder of {modality!r} gave {row.shape[0]} rows for sample {item.sample!r}, "
-                    f"its out_shape() says {expected}."
-                )
-            shapes.append(item.encoded)
-        return Packed.of(rows, shapes)
-
-    def project(self, modality: str, items: Sequence[PlannedItem]) -> Packed:
-        """Rows of the backbone's width for items of one modality, as the plan's slots expect them.
-
-        Raises:
-            ShapeError: a part gave another number of rows than planned; splicing them would shift every later slot.
-        """
-        packed = self.encode(modality, items)
-        context = Context(self.planner.modalities.index(modality), self.backbone.embedding_table())
-        for name in self.inputs[modality][1]:
-            part: Projector = self.parts[name]  # type: ignore[assignment]
-            packed = part(packed, context)
-        rows, shapes = [], []
-        for item, row, shape in zip(items, packed.items(), packed.shapes, strict=True):
-            if row.shape != (item.rows, self.backbone.width):
-                raise ShapeError(
-                    f"the projector of {modality!r} gave {tuple(row.shape)} for sample {item.sample!r}; "
-                    f"the plan expects ({item.rows}, {self.backbone.width}). Its out_shape() and forward() disagree."
-                )
-            rows.append(row if item.keep is None else row[list(item.keep)])
-            shapes.append(shape if item.keep is None else replace(shape, len=len(item.keep), grid=None, times=None))
-        return Packed.of(rows, shapes)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(N, D) hidden states -> (N, vocabulary) logits; without code blocks, the language model's own."""
@@ -240,7 +328,8 @@ class OmniModel(nn.Module):
 
     def losses(self, plan: Plan) -> SlotLosses:
         """Cross-entropy at the supervised slots, and only there."""
-        hidden = self.hidden(plan)
+        done = self.run(plan)
+        hidden = done.hidden
         chosen = plan.label.flatten() != IGNORE
         # Flatten, select, then project: a slice of (B, L, D) would make the head copy its own weight.
         logits = self.logits(hidden.reshape(-1, hidden.shape[-1])[chosen])
@@ -252,11 +341,23 @@ class OmniModel(nn.Module):
             plan.weight.flatten()[chosen].to(loss.dtype),
             plan.document.flatten()[chosen],
             label >= self.vocabulary.base_size,
+            done.losses,
         )
 
     def loss(self, plan: Plan) -> dict[str, tuple[Tensor, Tensor]]:
         """{"text": (sum, count), "codes": (sum, count)} of a batch."""
         return self.losses(plan).sums()
+
+
+def _labels_of(plan: Plan, items: Sequence[PlannedItem]) -> list[int]:
+    """How many labels the document of each item bears; an item without slots stands before the slot of its start."""
+    last = plan.shape[1] - 1
+    documents = [int(plan.document[item.row, min(item.start, last)]) for item in items]
+    return [int(((plan.document == document) & (plan.label != IGNORE)).sum()) for document in documents]
+
+
+def _no_builder(*args: Any, **options: Any) -> Any:
+    raise ConfigError("this model was put together by hand, without a builder of parts; use compose().")
 
 
 def _state(module: nn.Module) -> Iterator[tuple[str, nn.Parameter | Tensor]]:

@@ -1,7 +1,7 @@
 """Room 5: samples -> plans, on the CPU."""
 
-from omniloom.planner.paths import InputPath, ModalityRow, OutputPath
+from omniloom.planner.paths import FuserRow, InputPath, ModalityRow, OutputPath
 from omniloom.planner.planner import Planner
 from omniloom.planner.template import Template
 
-__all__ = ["InputPath", "ModalityRow", "OutputPath", "Planner", "Template"]
+__all__ = ["FuserRow", "InputPath", "ModalityRow", "OutputPath", "Planner", "Template"]

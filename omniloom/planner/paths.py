@@ -5,17 +5,16 @@ Shapes are composed through the parts' `out_shape`, on integers, before any weig
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
-from torch import Tensor
 
 from omniloom.errors import PlanError
-from omniloom.sequence import Block, Codes, Shape
+from omniloom.sequence import Block, Codes, Raw, Shape
 
-__all__ = ["InputPath", "ModalityRow", "OutputPath", "Shaping", "keep_uniform"]
+__all__ = ["FuserRow", "InputPath", "ModalityRow", "OutputPath", "Shaping", "keep_uniform"]
 
 
 class Shaping(Protocol):
@@ -30,7 +29,11 @@ class Shaping(Protocol):
 class InputPath:
     """An input: processor -> encoder -> chain of projectors -> at most `max_slots` slots.
 
-    `over`: what happens to an item with more rows: "refuse", or "resample" to evenly spaced rows.
+    `over`: what happens to an item with more rows: "refuse", or "resample" to evenly spaced rows. `insert`: its rows
+    fill slots ("input"), are read inside the layers ("inject"), or "both". `attention` of its slots to one another:
+    "causal"; "full", in both directions; "frames", in both directions inside a frame. `timestamps`: text put before the
+    rows of each new time, formatted with the seconds; at most one in `timestamps_every_s`. `windows`: media that are
+    longer than the processor takes become several items.
     """
 
     processor: Any
@@ -38,8 +41,18 @@ class InputPath:
     chain: Sequence[Shaping]
     max_slots: int | None = None
     over: Literal["refuse", "resample"] = "refuse"
+    insert: Literal["input", "inject", "both"] = "input"
+    attention: Literal["causal", "full", "frames"] = "causal"
+    timestamps: str | None = None
+    timestamps_every_s: float = 0.0
+    windows: bool = False
 
-    def encoded(self, raw: Tensor) -> Shape:
+    @property
+    def is_late(self) -> bool:
+        """Whether only the parts' forward knows how many rows an item becomes."""
+        return any(getattr(part, "is_late", False) for part in self.chain)
+
+    def encoded(self, raw: Raw) -> Shape:
         """The shape of an item's rows after the encoder."""
         return self.encoder.out_shape(self.processor.shape(raw))
 
@@ -99,10 +112,39 @@ class OutputPath:
 
 @dataclass(frozen=True)
 class ModalityRow:
-    """A modality as the planner sees it: a row of the table. `markers`: text around the slots of an input item."""
+    """A modality as the planner sees it: a row of the table. `markers`: text around the slots of an input item.
+    `split`: the modalities that an item of this one is taken apart into; it has no input of its own then."""
 
     name: str
     payload_kind: str
     markers: tuple[str, str] = ("", "")
     input: InputPath | None = None
     output: OutputPath | None = None
+    split: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FuserRow:
+    """A fuser as the planner sees it: it makes the k-th items of its `inputs` in one turn into one item.
+
+    `when`: "all" of the inputs must be there, or "any". `insert`: its rows stand where the "first" or the "last" of
+    them stood. `keep`: inputs that keep their own slots beside. `fuser` says what it does to their shapes, None for no
+    rows of its own; `chain` follows it.
+    """
+
+    name: str
+    inputs: tuple[str, ...]
+    fuser: Any
+    chain: Sequence[Shaping] = ()
+    when: Literal["all", "any"] = "all"
+    insert: Literal["first", "last"] = "first"
+    keep: tuple[str, ...] = ()
+    markers: tuple[str, str] = ("", "")
+
+    def fused(self, shapes: Mapping[str, Shape]) -> Shape | None:
+        """The shape of the fused rows at the end of the chain; None if it has none of its own."""
+        shape: Shape | None = self.fuser.out_shape(shapes)
+        if shape is not None:
+            for part in self.chain:
+                shape = part.out_shape(shape)
+        return shape

@@ -9,60 +9,33 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
 
 from omniloom.errors import PlanError, did_you_mean
-from omniloom.planner.paths import ModalityRow
+from omniloom.planner.document import Document
+from omniloom.planner.interleave import Chunks, Interleaving, Strand, Stretch
+from omniloom.planner.items import Fusion, Ready, clip_end, fusions, read_item, timed
+from omniloom.planner.paths import FuserRow, ModalityRow
+from omniloom.planner.positions import Place, Positions, Sequential
 from omniloom.planner.template import Template
-from omniloom.sequence import IGNORE, Codes, Item, Kind, Packed, Plan, PlannedItem, Sample, Text, Turn, Vocabulary
+from omniloom.sequence import IGNORE, Codes, Item, Kind, Plan, PlannedItem, Sample, Text, Turn, Vocabulary
 
 __all__ = ["Overflow", "Planner"]
 
 Overflow = Literal["refuse", "end", "start"]
 
 
-@dataclass
-class _Slot:
-    """One slot while a document is being written."""
-
-    id: int
-    kind: Kind
-    segment: int
-    modality: int = -1
-    item: int = -1
-    time_s: float = float("nan")
-    learn: bool = False
-    weight: float = 1.0
-
-
-@dataclass
-class _Document:
-    """Slots and items of one sample, in reading order."""
-
-    slots: list[_Slot] = field(default_factory=list)
-    items: list[PlannedItem] = field(default_factory=list)
-    segments: int = 0
-
-    def add(self, ids: Sequence[int], kind: Kind, *, learn: bool | Sequence[bool] = False, **facts: Any) -> None:
-        """A new segment of these ids; an empty one is none."""
-        if not ids:
-            return
-        flags = [learn] * len(ids) if isinstance(learn, bool) else learn
-        self.slots += [
-            _Slot(token, kind, self.segments, learn=flag, **facts) for token, flag in zip(ids, flags, strict=True)
-        ]
-        self.segments += 1
-
-
 class Planner:
     """Makes plans for one model: its tokenizer, template, table of modalities and vocabulary.
 
     `max_length`: slots a document may fill; `overflow`: what happens to a longer one: "refuse" it, or cut whole
-    segments at its "end" or its "start" (after the opening), and count them.
+    segments at its "end" or its "start" (after the opening), and count them. `positions`: where slots stand;
+    `interleaving`: the order of rows of one clip's items. `decoder_start`: of an encoder-decoder, the id that begins
+    what its decoder says; everything but the last answer is read by its encoder. None: one stream of slots.
     """
 
     def __init__(
@@ -74,6 +47,10 @@ class Planner:
         *,
         max_length: int | None = None,
         overflow: Overflow = "refuse",
+        positions: Positions | None = None,
+        interleaving: Interleaving | None = None,
+        fusers: Sequence[FuserRow] = (),
+        decoder_start: int | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
@@ -81,7 +58,11 @@ class Planner:
         self.vocabulary = vocabulary
         self.max_length = max_length
         self.overflow = overflow
-        self.modalities = tuple(rows)
+        self.positions = positions or Sequential()
+        self.interleaving = interleaving or Chunks()
+        self.fusers = tuple(fusers)
+        self.decoder_start = decoder_start
+        self.modalities = (*rows, *(fuser.name for fuser in self.fusers))
         self._spans: dict[str, tuple[int, ...]] = {}
         # A tokenizer splits its special tokens on demand, but not the other tokens that were added to it, such as
         # `</think>`. Cut behind its first character, one of these is the text it looks like.
@@ -99,17 +80,23 @@ class Planner:
         Raises:
             PlanError: an unknown modality, an item its modality cannot take, or a document that does not fit.
         """
-        document = _Document()
+        document = Document()
         if opening:
             starts_with_system = bool(sample.turns) and sample.turns[0].role == "system"
             head = self.template.bos if starts_with_system else self.template.head
             document.add(head, Kind.TEXT)
         opened = document.segments
+        if self.decoder_start is not None:
+            document.stream = 1
+            for slot in document.slots:
+                slot.stream = 1
         for number, turn in enumerate(sample.turns):
-            self._add_turn(document, turn, number, sample.id, rng)
+            is_last = number == len(sample.turns) - 1 and not ask
+            self._add_turn(document, turn, number, sample.id, rng, is_last=is_last)
         asked = document.segments
         if ask:
             document.add(self._around("prefix", "assistant"), Kind.TEXT)
+            self._begin_answer(document)
         if not document.slots:
             raise PlanError(f"sample {sample.id!r} has no turns, so there is nothing to plan.")
         if not opening and document.slots[0].learn:
@@ -148,43 +135,75 @@ class Planner:
         ids: tuple[int, ...] = table[role]
         return ids
 
-    def _add_turn(self, document: _Document, turn: Turn, number: int, sample: str, rng: torch.Generator | None) -> None:
+    def _begin_answer(self, document: Document) -> None:
+        """From here on the decoder of an encoder-decoder speaks."""
+        if self.decoder_start is not None:
+            document.stream = 0
+            document.add([self.decoder_start], Kind.TEXT)
+
+    def _add_turn(
+        self,
+        document: Document,
+        turn: Turn,
+        number: int,
+        sample: str,
+        rng: torch.Generator | None,
+        *,
+        is_last: bool = True,
+    ) -> None:
         learn = turn.role == "assistant" if turn.learn is None else turn.learn
+        is_answer = turn.role == "assistant" and (self.decoder_start is None or is_last)
+        can_learn = is_answer or self.decoder_start is None  # an encoder predicts nothing
+        learn = learn and can_learn
         document.add(self._around("prefix", turn.role), Kind.TEXT)
-        for part in _merged(turn.parts):
+        if is_answer:
+            self._begin_answer(document)
+        parts = self._read(turn, number, sample, rng)
+        found = fusions(parts, self.fusers)
+        numbers: dict[int, int] = {}
+        at = 0
+        while at < len(parts):
+            stop = at + 1
+            part = parts[at]
             if isinstance(part, Text):
-                flag = learn if part.learn is None else part.learn
+                flag = learn if part.learn is None else part.learn and can_learn
                 document.add(self.text_ids(part.text), Kind.TEXT, learn=flag, weight=part.weight)
+            elif isinstance(part, Item):
+                self._add_codes(document, self.rows[part.modality], part, number, sample, learn)
             else:
-                self._add_item(document, part, turn, number, sample, learn, rng)
+                stop = clip_end(parts, at)
+                numbers |= self._add_clip(document, parts[at:stop], at)
+            for fusion in found:
+                if at <= fusion.anchor < stop:
+                    self._add_fused(document, fusion, number, sample, turn.text)
+            at = stop
+        for fusion in found:
+            index = fusion.index
+            sources = tuple(numbers[place] for place in fusion.places)
+            document.items[index] = replace(document.items[index], parts=sources)
         suffix = self._around("suffix", turn.role)
         ends = self.template.learned_suffix if turn.role == "assistant" and learn else 0
         document.add(suffix, Kind.TEXT, learn=[index < ends for index in range(len(suffix))])
 
-    def _add_item(
-        self,
-        document: _Document,
-        item: Item,
-        turn: Turn,
-        number: int,
-        sample: str,
-        learn: bool,
-        rng: torch.Generator | None,
-    ) -> None:
-        if item.modality not in self.rows:
-            raise PlanError(
-                f"sample {sample!r} has an item of unknown modality {item.modality!r}."
-                f"{did_you_mean(item.modality, self.rows)}"
-            )
-        row = self.rows[item.modality]
-        if item.is_output_of(turn) or isinstance(item.payload, Codes):
-            self._add_codes(document, row, item, number, sample, learn)
-        else:
-            self._add_rows(document, row, item, number, sample, rng)
+    def _read(self, turn: Turn, number: int, sample: str, rng: torch.Generator | None) -> list[Any]:
+        """The parts of a turn: text, items of codes, and input items that are read and shaped."""
+        parts: list[Any] = []
+        for part in _merged(turn.parts):
+            if isinstance(part, Text):
+                parts.append(part)
+                continue
+            if part.modality not in self.rows:
+                raise PlanError(
+                    f"sample {sample!r} has an item of unknown modality {part.modality!r}."
+                    f"{did_you_mean(part.modality, self.rows)}"
+                )
+            if part.is_output_of(turn) or isinstance(part.payload, Codes):
+                parts.append(part)
+            else:
+                parts.append(read_item(part, self.rows[part.modality], sample, number, turn.text, rng))
+        return parts
 
-    def _add_codes(
-        self, document: _Document, row: ModalityRow, item: Item, turn: int, sample: str, learn: bool
-    ) -> None:
+    def _add_codes(self, document: Document, row: ModalityRow, item: Item, turn: int, sample: str, learn: bool) -> None:
         if row.output is None:
             raise PlanError(
                 f"sample {sample!r} asks for {row.name!r} as an output, but that modality has none. Give it an `out:`."
@@ -199,44 +218,70 @@ class Planner:
         planned = PlannedItem(
             row.name, "out", sample, 0, start, len(ids), len(ids), encoded=item.payload.shape, turn=turn
         )
-        document.items.append(planned)
-        document.add(ids, Kind.CODE, learn=learn, weight=item.weight, modality=index, item=len(document.items) - 1)
+        held = document.hold(planned, "out")
+        document.add(ids, Kind.CODE, learn=learn, weight=item.weight, modality=index, item=held)
         document.slots[start].kind = document.slots[-1].kind = Kind.MARKER
 
-    def _add_rows(
-        self, document: _Document, row: ModalityRow, item: Item, turn: int, sample: str, rng: torch.Generator | None
-    ) -> None:
-        path = row.input
-        if path is None:
-            raise PlanError(
-                f"sample {sample!r} gives {row.name!r} as an input, but that modality has none. Give it an `in:`."
-            )
-        raw = features = None
-        if isinstance(item.payload, Packed):
-            features, encoded = item.payload.x, item.payload.shapes[0]
+    def _add_clip(self, document: Document, clip: Sequence[Ready], at: int) -> dict[int, int]:
+        """Neighbouring items of one clip, interleaved by time; most clips are one item. Returns their numbers by place.
+
+        Their markers stand around the whole: all beginnings, then the rows, then all ends in reverse.
+        """
+        seen = [ready for ready in clip if ready.role == "in"]
+        number = document.clips if len(seen) > 1 else -1
+        document.clips += len(seen) > 1
+        indices = {id(ready): self.modalities.index(ready.row.name) for ready in clip}
+        for order, ready in enumerate(seen):
+            ids = self.text_ids(ready.row.markers[0])
+            document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=order > 0, is_beside=order > 0)
+        numbers = {}
+        for place, ready in enumerate(clip):
+            numbers[at + place] = document.hold(ready.planned, ready.role)
+        held = {id(ready): numbers[at + place] for place, ready in enumerate(clip)}
+        if len(seen) > 1:
+            stretches = self.interleaving.order([Strand(len(ready.rows), ready.times_s) for ready in seen])
         else:
-            raw = item.payload if isinstance(item.payload, torch.Tensor) else path.processor(item.payload, rng)
-            encoded = path.encoded(raw)
-        shape = path.projected(encoded)
-        keep = path.keep(shape.len, row.name)
-        length = shape.len if keep is None else len(keep)
-        index = self.modalities.index(row.name)
-        document.add(self.text_ids(row.markers[0]), Kind.MARKER, modality=index)
-        planned = PlannedItem(
-            row.name, "in", sample, 0, len(document.slots), length, shape.len, encoded, raw, features, keep, turn
-        )
-        document.items.append(planned)
+            stretches = [Stretch(index, 0, len(ready.rows)) for index, ready in enumerate(seen)]
         first = len(document.slots)
-        document.add([0] * length, Kind.MEDIA, modality=index, item=len(document.items) - 1)
-        if shape.times is not None:
-            kept = shape.times if keep is None else [shape.times[place] for place in keep]
-            for slot, time in zip(document.slots[first:], kept, strict=True):
-                slot.time_s = (item.t0 or 0.0) + time
-        document.add(self.text_ids(row.markers[1]), Kind.MARKER, modality=index)
+        is_joined = False
+        for stretch in stretches:
+            ready = seen[stretch.strand]
+            for piece in timed(ready, stretch):
+                if piece.text:
+                    ids = self.text_ids(piece.text)
+                    document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=is_joined)
+                    is_joined = is_joined or bool(ids)
+                document.add_rows(ready, piece, indices[id(ready)], held[id(ready)], number, is_joined=is_joined)
+                is_joined = True
+        for ready in seen:
+            mine = held[id(ready)]
+            start = next(slot for slot in range(first, len(document.slots)) if document.slots[slot].item == mine)
+            document.items[mine] = replace(document.items[mine], start=start)
+        for order, ready in enumerate(reversed(seen)):
+            ids = self.text_ids(ready.row.markers[1])
+            document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=order > 0, is_beside=order > 0)
+        return numbers
+
+    def _add_fused(self, document: Document, fusion: Fusion, turn: int, sample: str, instruction: str) -> None:
+        """The rows of a fuser, where the first or the last of its parts stood; or none, if it only adds a loss."""
+        name, shape = fusion.fuser.name, fusion.shape
+        length = 0 if shape is None else shape.len
+        index = self.modalities.index(name)
+        planned = PlannedItem(
+            name, "in", sample, 0, 0, length, length, shape, turn=turn, shape=shape, instruction=instruction
+        )
+        document.add(self.text_ids(fusion.fuser.markers[0]) if length else [], Kind.MARKER, modality=index)
+        fusion.index = document.hold(planned, "in")
+        document.add([0] * length, Kind.MEDIA, modality=index, item=fusion.index)
+        for row, slot in enumerate(document.slots[len(document.slots) - length :]):
+            slot.row = row
+            if shape is not None and shape.times is not None:
+                slot.time_s = shape.times[row]
+        document.add(self.text_ids(fusion.fuser.markers[1]) if length else [], Kind.MARKER, modality=index)
 
     # -- fitting and finishing --------------------------------------------------------------------------------
 
-    def _fit(self, document: _Document, candidates: range, sample: str) -> int:
+    def _fit(self, document: Document, candidates: range, sample: str) -> int:
         """Cut whole segments among the candidates (neither the opening nor what asks) until the document fits; returns
         how many."""
         if self.max_length is None or len(document.slots) <= self.max_length:
@@ -246,18 +291,10 @@ class Planner:
                 f"sample {sample!r} fills {len(document.slots)} slots, the limit is {self.max_length}. "
                 "Shorten it, raise the limit, or set `overflow: end` or `start`."
             )
-        sizes = [0] * document.segments
-        for slot in document.slots:
-            sizes[slot.segment] += 1
         order = candidates if self.overflow == "start" else candidates[::-1]
-        excess, cut = len(document.slots) - self.max_length, set[int]()
-        for segment in order:
-            if excess <= 0:
-                break
-            cut.add(segment)
-            excess -= sizes[segment]
-        left = [slot for slot in document.slots if slot.segment not in cut]
-        if excess > 0 or len(cut) == len(candidates):
+        left, excess = document.cut(order, len(document.slots) - self.max_length)
+        cut = len({slot.segment for slot in document.slots}) - len({slot.segment for slot in left})
+        if excess > 0 or cut == len(candidates):
             raise PlanError(f"sample {sample!r} has no segment that fits {self.max_length} slots beside its opening.")
         had_labels = any(slot.learn for slot in document.slots)
         if had_labels and not any(slot.learn for slot in left):
@@ -265,21 +302,10 @@ class Planner:
                 f"cutting sample {sample!r} to {self.max_length} slots leaves nothing to learn. "
                 "Shorten its media or text."
             )
-        self._rebuild(document, left)
-        return len(cut)
+        document.leave(left)
+        return cut
 
-    def _rebuild(self, document: _Document, left: list[_Slot]) -> None:
-        kept = sorted({slot.item for slot in left if slot.item >= 0})
-        number = {old: new for new, old in enumerate(kept)}
-        starts: dict[int, int] = {}
-        for place, slot in enumerate(left):
-            if slot.item >= 0:
-                slot.item = number[slot.item]
-                starts.setdefault(slot.item, place)
-        document.items = [replace(document.items[old], start=starts[new]) for new, old in enumerate(kept)]
-        document.slots = left
-
-    def _finish(self, document: _Document, sample: str, truncated: int) -> Plan:
+    def _finish(self, document: Document, sample: str, truncated: int) -> Plan:
         slots = document.slots
         length = len(slots)
         label, weight = [IGNORE] * length, [0.0] * length
@@ -298,8 +324,9 @@ class Planner:
             source=column([-1] * length),
             document=column([0] * length),
             segment=column([slot.segment for slot in slots]),
-            stream=column([0] * length),
-            position=torch.arange(length)[None, None],
+            stream=column([slot.stream for slot in slots]),
+            span=column([slot.span for slot in slots]),
+            position=self._positions(document)[:, None],
             time_s=column([slot.time_s for slot in slots], torch.float64),
             label=column(label),
             weight=column(weight, torch.float32),
@@ -310,6 +337,13 @@ class Planner:
             truncated=truncated,
         )
         return Plan.join([[plan]])
+
+    def _positions(self, document: Document) -> torch.Tensor:
+        """(axes, L); times of a clip's items are on the clip's clock."""
+        places = [
+            Place(slot.item if slot.row >= 0 else -1, slot.row, slot.clip, slot.is_beside) for slot in document.slots
+        ]
+        return self.positions.place(places, [item.shape for item in document.items])
 
 
 def _merged(parts: Sequence[Text | Item]) -> list[Text | Item]:

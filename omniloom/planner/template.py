@@ -42,9 +42,16 @@ class Template:
 
     @classmethod
     def of(
-        cls, tokenizer: Any, *, kind: str = "chat", system: str | None = None, stop: frozenset[int] = frozenset()
+        cls,
+        tokenizer: Any,
+        *,
+        kind: str = "chat",
+        system: str | None = None,
+        stop: frozenset[int] = frozenset(),
+        is_answer_bare: bool = False,
     ) -> Template:
         """From a tokenizer: `kind` "chat" takes its chat template apart, "plain" writes "User: ... Assistant: ...".
+        `is_answer_bare`: an answer ends with the tokenizer's own end token alone, as a decoder with an encoder has it.
 
         Raises:
             ConfigError: the tokenizer has no chat template, or one that does not put the same text around every turn;
@@ -56,6 +63,8 @@ class Template:
             bos, around, default = _take_apart(tokenizer)
         prefix = {role: _ids(tokenizer, text[0]) for role, text in around.items()}
         suffix = {role: _ids(tokenizer, text[1]) for role, text in around.items()}
+        if is_answer_bare:
+            suffix["assistant"] = (tokenizer.eos_token_id,)
         bos_ids = _ids(tokenizer, bos)
         if system is None:
             head = bos_ids + _ids(tokenizer, default)

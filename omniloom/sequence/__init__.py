@@ -1,7 +1,7 @@
 """Room 2: a sample, its shapes, its codes and its Plan, as data."""
 
 from omniloom.sequence.codes import Block, Codes, Vocabulary
-from omniloom.sequence.packed import Auxiliary, Packed, Shape
+from omniloom.sequence.packed import Auxiliary, Packed, Projected, Shape
 from omniloom.sequence.plan import Plan
 from omniloom.sequence.raws import Bundle, Raw, same_raw
 from omniloom.sequence.sample import Item, Role, Sample, Text, Turn
@@ -18,6 +18,7 @@ __all__ = [
     "Packed",
     "Plan",
     "PlannedItem",
+    "Projected",
     "Raw",
     "Role",
     "Sample",

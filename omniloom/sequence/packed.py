@@ -13,7 +13,7 @@ from torch import Tensor
 
 from omniloom.errors import ShapeError
 
-__all__ = ["Auxiliary", "Packed", "Shape"]
+__all__ = ["Auxiliary", "Packed", "Projected", "Shape"]
 
 
 @dataclass(frozen=True)
@@ -135,3 +135,10 @@ class Packed:
         """From one (len, d) tensor per item; without `shapes`, plain rows."""
         given = tuple(shapes) if shapes is not None else tuple(Shape(row.shape[0]) for row in rows)
         return cls(torch.cat(list(rows)), given)
+
+
+class Projected(Packed):
+    """Rows of one item that are at the language model's width already: its parts alone knew how many there would be.
+
+    They were made before the item was planned, and keep their graph.
+    """

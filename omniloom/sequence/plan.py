@@ -19,6 +19,7 @@ from torch import Tensor
 from omniloom.errors import PlanError
 from omniloom.sequence.explain import explain
 from omniloom.sequence.proof import prove
+from omniloom.sequence.raws import same_raw
 from omniloom.sequence.slots import IGNORE, Kind, PlannedItem
 
 __all__ = ["Plan"]
@@ -33,6 +34,7 @@ _FILL: dict[str, float] = {
     "document": -1,
     "segment": -1,
     "stream": 0,
+    "span": -1,
     "time_s": float("nan"),
     "label": IGNORE,
     "weight": 0.0,
@@ -47,7 +49,8 @@ class Plan:
     ids: token id; 0 where a row of an encoder stands. kind: a `Kind`. modality: index into `modalities`, -1 for
     none. item: index into `items`, -1 for none. source: row in the packed rows of its modality, -1 for none.
     document: index of the document, counted over the batch, -1 for padding. segment: index of the segment in its
-    document; a cut may only fall where it changes. stream: 0; 1 marks the encoder side of an encoder-decoder.
+    document; a cut may only fall where it changes. stream: 0; 1 marks the encoder side of an encoder-decoder. span:
+    slots of one span (a number of its document) see each other in both directions, -1 for none; it lies in one piece.
     position: restarts at 0 in every document. time_s: seconds, NaN where there is no clock. label: the id that this
     slot must predict, or IGNORE. weight: of that label. route: 0, or 1 + modality index of the slot; adapters and
     experts choose by it. `truncated`: segments cut off to fit a length, `turns`: turns planned, both over the batch.
@@ -61,6 +64,7 @@ class Plan:
     document: Tensor
     segment: Tensor
     stream: Tensor
+    span: Tensor
     position: Tensor
     time_s: Tensor
     label: Tensor
@@ -96,6 +100,17 @@ class Plan:
         return bool(((self.document != first) & ~self.is_padding).any())
 
     @property
+    def has_spans(self) -> bool:
+        """Whether any slots see each other in both directions."""
+        return bool((self.span >= 0).any())
+
+    @property
+    def next_position(self) -> Tensor:
+        """(B,) the position of the slot that would follow each row's last document, on every axis."""
+        last = self.document.max(1, keepdim=True).values
+        return self.position.amax(0).masked_fill(self.document != last, -1).amax(1) + 1
+
+    @property
     def supervised(self) -> int:
         """How many slots bear a label."""
         return int((self.label != IGNORE).sum())
@@ -103,6 +118,10 @@ class Plan:
     def items_of(self, modality: str, role: str = "in") -> list[PlannedItem]:
         """The items of one modality in the order of their packed rows."""
         return [item for item in self.items if item.modality == modality and item.role == role]
+
+    def slots_of(self, index: int) -> Tensor:
+        """(length,) the slots of item `index` in its row, in order."""
+        return (self.item[self.items[index].row] == index).nonzero()[:, 0]
 
     def tensors(self) -> dict[str, Tensor]:
         """Every per-slot tensor by name."""
@@ -158,7 +177,7 @@ class Plan:
                 columns["document"][index, span] += documents
                 columns["item"][index, span] += torch.where(plan.item[0] >= 0, len(items), 0)
                 position[:, index, span] = plan.position[:, 0]
-                items += [replace(item, row=index, start=item.start + start) for item in plan.items]
+                items += [item.moved(row=index, slots=start, items=len(items)) for item in plan.items]
                 documents += int(plan.document.max()) + 1
                 start += plan.shape[1]
         return cls(
@@ -216,12 +235,13 @@ class Plan:
             **other.tensors(),
             "item": other.item + torch.where(other.item >= 0, len(self.items), 0),
             "segment": other.segment + int(self.segment.max()) + 1,
+            "span": other.span + torch.where(other.span >= 0, int(self.span.max()) + 1, 0),
             "position": other.position + int(self.position.max()) + 1,
         }
         joined: dict[str, Any] = {
             name: torch.cat([value, second[name]], dim=-1) for name, value in self.tensors().items()
         }
-        moved = tuple(replace(item, start=item.start + slots, turn=item.turn + self.turns) for item in other.items)
+        moved = tuple(item.moved(slots=slots, items=len(self.items), turns=self.turns) for item in other.items)
         joined |= {"truncated": self.truncated + other.truncated, "turns": self.turns + other.turns}
         return replace(self, **joined, items=self.items + moved).with_sources()
 
@@ -229,10 +249,10 @@ class Plan:
         """Number the packed rows of every modality, item by item, in the order of `items`."""
         source = torch.full_like(self.source, -1)
         seen = dict.fromkeys(self.modalities, 0)
-        for item in self.items:
-            if item.role == "in":
+        for index, item in enumerate(self.items):
+            if item.role == "in" and item.length:
                 first = seen[item.modality]
-                source[item.row, item.start : item.start + item.length] = torch.arange(first, first + item.length)
+                source[item.row, self.slots_of(index)] = torch.arange(first, first + item.length, device=source.device)
                 seen[item.modality] += item.length
         return replace(self, source=source)
 
@@ -262,8 +282,11 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _same_item(a: PlannedItem, b: PlannedItem) -> bool:
-    for name in ("raw", "features"):
+    if (a.raw is None) != (b.raw is None) or (a.raw is not None and b.raw is not None and not same_raw(a.raw, b.raw)):
+        return False
+    for name in ("features", "late"):
         mine, theirs = getattr(a, name), getattr(b, name)
-        if (mine is None) != (theirs is None) or (mine is not None and not torch.equal(mine, theirs)):
+        if (mine is None) != (theirs is None) or (mine is not None and not torch.equal(mine.x, theirs.x)):
             return False
-    return replace(a, raw=None, features=None) == replace(b, raw=None, features=None)
+    bare = {"raw": None, "features": None, "late": None}
+    return replace(a, **bare) == replace(b, **bare)  # type: ignore[arg-type]

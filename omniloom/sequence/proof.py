@@ -28,6 +28,7 @@ def prove(plan: Plan) -> None:
     _prove_items(plan)
     together = _prove_documents(plan, real)
     _prove_labels(plan, real, together)
+    _prove_spans(plan, together)
 
 
 def _prove_items(plan: Plan) -> None:
@@ -37,7 +38,7 @@ def _prove_items(plan: Plan) -> None:
     for index, item in enumerate(plan.items):
         _prove_item(plan, index, item)
         if item.role == "in":
-            covered[item.row, item.start : item.start + item.length] = True
+            covered[item.row] |= plan.item[item.row] == index
     if bool((media != covered).any()):
         raise PlanError(f"{int((media != covered).sum())} slots await rows that no item gives, or rows await slots.")
     if not torch.equal(plan.with_sources().source, plan.source):
@@ -51,22 +52,27 @@ def _prove_item(plan: Plan, index: int, item: PlannedItem) -> None:
     rows, length = plan.shape
     if not 0 <= item.row < rows or item.start < 0 or item.start + item.length > length:
         raise PlanError(f"item {index} ({item.modality}) lies outside the plan of {rows} x {length} slots.")
-    span = slice(item.start, item.start + item.length)
     of_item = plan.item == index
-    if int(of_item.sum()) != item.length or not bool(of_item[item.row, span].all()):
+    slots = plan.slots_of(index)
+    if int(of_item.sum()) != item.length or len(slots) != item.length or (item.length and int(slots[0]) != item.start):
         raise PlanError(
             f"item {index} ({item.modality}) has {item.length} rows but its run of slots has {int(of_item.sum())}, "
             "or lies elsewhere. Rebuild the plan after changing a part."
         )
     number = plan.modalities.index(item.modality) if item.modality in plan.modalities else None
-    if number is None or bool((plan.modality[item.row, span] != number).any()):
+    if number is None or bool((plan.modality[item.row, slots] != number).any()):
         raise PlanError(f"item {index} is of modality {item.modality!r}, its slots are of another.")
+    if item.role in ("side", "source") and item.length:
+        raise PlanError(f"item {index} ({item.modality}) is a {item.role} item, yet it fills {item.length} slots.")
     if item.role == "in":
         given = item.rows if item.keep is None else len(item.keep)
         if given != item.length or (item.keep is not None and max(item.keep) >= item.rows):
             raise PlanError(
                 f"item {index} ({item.modality}) gives {given} of {item.rows} rows for {item.length} slots."
             )
+    for part in item.parts:
+        if not 0 <= part < len(plan.items) or plan.items[part].row != item.row:
+            raise PlanError(f"item {index} ({item.modality}) is fused from item {part}, which is not in its row.")
 
 
 def _prove_documents(plan: Plan, real: Tensor) -> Tensor:
@@ -104,3 +110,16 @@ def _prove_labels(plan: Plan, real: Tensor, together: Tensor) -> None:
         )
     if bool(((plan.weight != 0) & ~learned).any()):
         raise PlanError("a slot without a label has a weight.")
+
+
+def _prove_spans(plan: Plan, together: Tensor) -> None:
+    """A span lies in one piece of one document, and no label stands in it: a slot there has seen what it must give."""
+    inside = plan.span >= 0
+    same = torch.cat([plan.span[:, 1:] == plan.span[:, :-1], torch.zeros_like(inside[:, :1])], 1) & together
+    for row in range(plan.shape[0]):
+        ends = [(int(plan.document[row, slot]), int(plan.span[row, slot])) for slot in (inside & ~same)[row].nonzero()]
+        if len(set(ends)) != len(ends):
+            raise PlanError(f"row {row}: a span of slots that see each other is in several pieces.")
+    labelled = inside & same & (plan.label != IGNORE)
+    if bool(labelled.any()):
+        raise PlanError("a label stands inside a span whose slots see each other: its answer would be visible.")

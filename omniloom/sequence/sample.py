@@ -34,8 +34,9 @@ class Item:
     """One piece of media of one modality.
 
     `payload` is a typed payload, or `Codes` where codes were already made. `role` None means: what the assistant
-    says is "out" (codes that bear loss), everything else is "in" (encoder rows). `t0`, `t1` are seconds on the
-    clock of its group; `key` is the payload's digest, for caches.
+    says is "out" (codes that bear loss), everything else is "in" (encoder rows). `clip` names the recording it is of:
+    neighbours of one clip are interleaved by time; `t0`, `t1` are seconds on the clip's clock. `key` is the payload's
+    digest, for caches.
     """
 
     modality: str
@@ -45,6 +46,7 @@ class Item:
     t1: float | None = None
     weight: float = 1.0
     key: str | None = None
+    clip: str | None = None
 
     def is_output_of(self, turn: Turn) -> bool:
         """Whether the item is said, as codes, rather than shown."""

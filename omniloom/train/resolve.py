@@ -53,7 +53,7 @@ def settle(loaded: LoadedRun, folder: Path) -> RunConfig:
             )
         return f"parts/{source.name}:{name}"
 
-    for room in ("backbone", "adapters", "components", "modalities"):
+    for room in ("backbone", "adapters", "components", "context", "fusers", "modalities"):
         values[room] = brought(values[room])
     for row in values["data"].values():
         row["type"] = brought(row["type"])

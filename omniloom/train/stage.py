@@ -157,9 +157,10 @@ class Trainer:
         sums = {name: pair for name, pair in losses.sums().items() if float(pair[1]) > 0}
         if not sums:
             raise TrainingError(f"stage {self.stage.config.name!r}, step {step}: no slot of the batch bears a label.")
-        total = sum((value / count for value, count in sums.values()), torch.zeros((), device=self.model.device))
+        total = losses.total()
         self._check_finite(total.detach(), step)
         total.backward()  # type: ignore[no-untyped-call]
+        sums |= {name: (loss.total, loss.count) for name, loss in losses.auxiliary.items() if float(loss.count) > 0}
         metrics = {"loss": float(total.detach()), "tokens": float(plan.lengths.sum()), "labels": float(plan.supervised)}
         metrics |= {f"loss_{name}": float(value.detach() / count) for name, (value, count) in sums.items()}
         return metrics | self._by_source(plan, losses)

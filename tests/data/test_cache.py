@@ -111,12 +111,23 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_what_the_cache_would_lose_is_refused(tmp_path: Path) -> None:
-    two = Packed(torch.zeros(3, 2), (Shape(1), Shape(2)))
-    pooled = Packed(torch.zeros(1, 2), (Shape(1),), pooled=torch.zeros(1, 2))
-    for packed in (two, pooled):
-        with pytest.raises(ShapeError):
-            FeatureCache(tmp_path).put(KEY, packed)
+def test_rows_of_several_items_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ShapeError):
+        FeatureCache(tmp_path).put(KEY, Packed(torch.zeros(3, 2), (Shape(1), Shape(2))))
+
+
+def test_taps_pooled_vectors_and_mosaics_come_back_as_they_were(tmp_path: Path) -> None:
+    shape = Shape(10, grid=(5, 1, 2), mosaic=(2, 2, 7, 9))
+    whole = Packed(
+        torch.randn(20, 3), (shape, shape), torch.randn(2, 4), {2: torch.randn(20, 5), -1: torch.randn(20, 3)}
+    )
+    item = whole.singles()[1]
+    cache = FeatureCache(tmp_path)
+    cache.put(KEY, item)
+    back = cache.get(KEY)
+    assert back is not None and back.shapes == (shape,) and back.pooled is not None and item.pooled is not None
+    assert torch.equal(back.x, whole.x[10:]) and torch.equal(back.pooled, whole.pooled[1:])
+    assert set(back.taps) == {2, -1} and all(torch.equal(back.taps[n], whole.taps[n][10:]) for n in back.taps)
 
 
 def test_a_key_that_is_none_is_refused(tmp_path: Path) -> None:

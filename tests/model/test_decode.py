@@ -34,7 +34,7 @@ def prompts_of(model, samples=PROMPTS):
 def grown(plan: Plan, ids: list[int], model) -> Plan:
     """A plan with answered ids behind it, as the planner would have planned them."""
     block = model.vocabulary.blocks["drawing"]
-    fill = {"item": -1, "source": -1, "label": IGNORE, "segment": 10_000}
+    fill = {"item": -1, "source": -1, "label": IGNORE, "segment": 10_000, "span": -1}
     columns = {name: [] for name in plan.tensors()}
     for step, token in enumerate(ids):
         is_code = block.first <= token < block.stop
@@ -80,13 +80,15 @@ def test_each_step_of_the_cache_gives_the_logits_of_the_full_forward(bounded):
     batch = Plan.stack(plans)
     with torch.no_grad():
         cache = model.backbone.new_cache()
-        hidden = model.hidden(batch, cache=cache)
+        done = model.run(batch, cache=cache)
+        hidden, facts = done.hidden, done.facts
         last = hidden[torch.arange(len(plans)), batch.lengths - 1]
         view = CacheView(cache, ~batch.is_padding, batch.lengths.clone())
         seen = [model.logits(last)]
-        for token in given_ids:
+        for count, token in enumerate(given_ids):
             route = 5 if block.first <= token < block.stop else 0
-            with model.context.of(torch.full((len(plans), 1), route)):
+            facts = facts.step(torch.full((len(plans), 1), route), batch.lengths - 1 + count)
+            with model.context.of(facts):
                 last = model.backbone.step(model.embed_ids(torch.full((len(plans), 1), token)), view)
             seen.append(model.logits(last))
     cached = torch.stack(seen, 1)

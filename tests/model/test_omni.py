@@ -62,8 +62,8 @@ def test_frozen_parts_get_no_gradient_and_their_graph_is_not_kept(private):
     got = {component for component, _, value in private.named_component_parameters() if value.grad is not None}
     assert got == {"image/projector"}
     private.train_only(["backbone"])
-    items = private.planner.plan(SAMPLE).items_of("image")
-    assert not private.encode("image", items).x.requires_grad
+    media, _ = private.media(private.planner.plan(SAMPLE))
+    assert not media["image"].encoded.x.requires_grad
 
 
 class Liar(Projector):
@@ -88,7 +88,7 @@ def test_a_projector_that_gives_other_rows_than_it_declares_is_refused_before_th
     passes = []
     private.backbone.lm.register_forward_hook(lambda *_: passes.append(1))
     private.backbone.lm.model.register_forward_hook(lambda *_: passes.append(1))
-    with pytest.raises(ShapeError, match=r"projector of 'motion' gave \(3, 32\).*expects \(4, 32\)"):
+    with pytest.raises(ShapeError, match=r"projector of 'motion' gave \(3, 32\).*expects 4 rows"):
         private.hidden(plan)
     assert not passes
 
@@ -101,8 +101,8 @@ def test_an_encoder_that_gives_other_rows_than_it_declares_is_refused(private):
 
 
 def test_cached_rows_stand_in_for_their_raw_tensor(stock):
-    item = stock.planner.plan(asked(media("sound", 2))).items[0]
-    rows = stock.encode("sound", [item])
+    found, _ = stock.media(stock.planner.plan(asked(media("sound", 2))))
+    rows = found["sound"].encoded
     cached = Item("sound", Packed(rows.x, rows.shapes))
     mixed = asked(cached, Text("and"), media("sound", 1))
     plain = asked(media("sound", 2), Text("and"), media("sound", 1))
