@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from omniloom.encoders.base import Encoder
-from omniloom.encoders.checks import refuse_raw, require_items
+from omniloom.encoders.checks import require_items
 from omniloom.encoders.hub_loading import load_config, load_model, without_noise
 from omniloom.encoders.hub_tower import square_side, tower_key_mapping
+from omniloom.encoders.pictures import picture_shape, pictures_of
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.layers import by_shape
-from omniloom.sequence import Packed, Shape
+from omniloom.sequence import Packed, Raw, Shape
 
 __all__ = ["HubVision"]
 
@@ -53,7 +54,7 @@ _POOLED = ("clip_vision_model", "siglip_vision_model")
 
 
 class HubVision(Encoder):
-    """Raw (3, Y, X) or (F, 3, Y, X) to rows of the tower's width.
+    """Raw (3, Y, X) or (F, 3, Y, X), or a bundle of tiles, to rows of the tower's width.
 
     Pictures of another size than the tower's own are taken with interpolated positions. Of a whole model (CLIP, SigLIP,
     BLIP-2, LLaVA ...) only the vision tower is loaded. Layers above the highest one asked for are not built.
@@ -125,7 +126,7 @@ class HubVision(Encoder):
         """The layers of `taps`, each of the tower's width."""
         return dict.fromkeys(self.taps, self.width)
 
-    def forward(self, raws: Sequence[Tensor]) -> Packed:
+    def forward(self, raws: Sequence[Raw]) -> Packed:
         """Rows in reading order: frame by frame, line by line.
 
         Raises:
@@ -133,10 +134,12 @@ class HubVision(Encoder):
         """
         require_items(self, raws)
         weight = next(self.model.parameters())
-        shapes = tuple(self.out_shape(self._raw_shape(index, raw)) for index, raw in enumerate(raws))
+        remedy = "Use the processor 'hub' of the same id."
+        read = [picture_shape(self, index, raw, self.channels, remedy) for index, raw in enumerate(raws)]
+        shapes = tuple(self.out_shape(shape) for shape in read)
         found: dict[int, list[Tensor]] = {number: [weight] * len(raws) for number in self.levels}
         joint: list[Tensor] = [weight] * len(raws)
-        for indices, batch in by_shape([raw if raw.dim() == 4 else raw[None] for raw in raws]):
+        for indices, batch in by_shape([pictures_of(raw) for raw in raws]):
             hidden, vectors = self._run(batch.to(weight).flatten(0, 1))
             for number, states in hidden.items():
                 for index, item in zip(indices, states.unflatten(0, batch.shape[:2]).flatten(1, 2), strict=True):
@@ -171,6 +174,8 @@ class HubVision(Encoder):
     def out_shape(self, shape: Shape) -> Shape:
         """From a grid (F, Y, X) of pixels to the chosen rows of each frame; a row has the time of its frame.
 
+        Tiles stay tiles, except with class tokens among them.
+
         Raises:
             ShapeError: no grid, or a picture smaller than a patch.
         """
@@ -185,7 +190,9 @@ class HubVision(Encoder):
         times = None
         if shape.times is not None:
             times = tuple(shape.times[frame * y * x] for frame in range(t) for _ in range(rows))
-        return Shape(t * rows, None if self.tokens == "all" else (t, *cells), times)
+        if self.tokens == "all":
+            return Shape(t * rows, None, times)
+        return Shape(t * rows, (t, *cells), times, shape.mosaic)
 
     def minimal_raw(self) -> Tensor:
         """One picture of zeros, a patch in size."""
@@ -223,13 +230,6 @@ class HubVision(Encoder):
     @property
     def _is_projected(self) -> bool:
         return self.has_pooled and hasattr(self.source_config, "projection_dim")
-
-    def _raw_shape(self, index: int, raw: Tensor) -> Shape:
-        if raw.dim() not in (3, 4) or raw.shape[-3] != self.channels or 0 in raw.shape:
-            expected = f"({self.channels}, Y, X) or (F, {self.channels}, Y, X)"
-            raise refuse_raw(self, index, raw, expected, "Use the processor 'hub' of the same id.")
-        frames = raw.shape[0] if raw.dim() == 4 else 1
-        return Shape(frames * raw.shape[-2] * raw.shape[-1], (frames, raw.shape[-2], raw.shape[-1]))
 
 
 def _with_joint_width(config: PretrainedConfig, whole: PretrainedConfig) -> PretrainedConfig:

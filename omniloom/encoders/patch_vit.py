@@ -15,16 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from omniloom.encoders.base import Encoder
-from omniloom.encoders.checks import refuse_raw, require_items
+from omniloom.encoders.checks import require_items
+from omniloom.encoders.pictures import picture_shape, pictures_of
 from omniloom.errors import ConfigError, ShapeError
 from omniloom.layers import Block, by_shape, grid_positions
-from omniloom.sequence import Packed, Shape
+from omniloom.sequence import Packed, Raw, Shape
 
 __all__ = ["PatchViT"]
 
 
 class PatchViT(Encoder):
     """Raw (C, Y, X) or (F, C, Y, X) to F * (Y / patch_px) * (X / patch_px) rows of `width`, on that grid.
+
+    Of a bundle of tiles, the whole picture and its tiles are such frames.
 
     Args:
         patch_px: side of a patch; Y and X must be multiples of it. With the conv stem a power of two.
@@ -63,7 +66,7 @@ class PatchViT(Encoder):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, raws: Sequence[Tensor]) -> Packed:
+    def forward(self, raws: Sequence[Raw]) -> Packed:
         """Rows in reading order: frame by frame, line by line.
 
         Raises:
@@ -71,9 +74,11 @@ class PatchViT(Encoder):
         """
         require_items(self, raws)
         weight = self.norm.weight
-        shapes = tuple(self.out_shape(self._raw_shape(index, raw)) for index, raw in enumerate(raws))
+        remedy = "Use the processor 'image', 'video' or 'map', or set `channels`."
+        read = [picture_shape(self, index, raw, self.channels, remedy) for index, raw in enumerate(raws)]
+        shapes = tuple(self.out_shape(shape) for shape in read)
         rows: list[Tensor] = [weight] * len(raws)
-        for indices, batch in by_shape([raw if raw.dim() == 4 else raw[None] for raw in raws]):
+        for indices, batch in by_shape([pictures_of(raw) for raw in raws]):
             items, frames = batch.shape[:2]
             patches = self.embed(batch.to(weight).flatten(0, 1))
             grid = (frames, patches.shape[-2], patches.shape[-1])
@@ -86,7 +91,7 @@ class PatchViT(Encoder):
         return Packed.of(rows, shapes)
 
     def out_shape(self, shape: Shape) -> Shape:
-        """From a grid (F, Y, X) of pixels to the grid of patches; a patch has the time of its frame.
+        """From a grid (F, Y, X) of pixels to the grid of patches; a patch has the time of its frame, tiles stay tiles.
 
         Raises:
             ShapeError: no grid, or sides that patches do not divide.
@@ -101,18 +106,11 @@ class PatchViT(Encoder):
         times = None
         if shape.times is not None:
             times = tuple(shape.times[frame * y * x] for frame in range(t) for _ in range(cells))
-        return Shape(t * cells, (t, y // self.patch_px, x // self.patch_px), times)
+        return Shape(t * cells, (t, y // self.patch_px, x // self.patch_px), times, shape.mosaic)
 
     def minimal_raw(self) -> Tensor:
         """One patch of zeros."""
         return torch.zeros(self.channels, self.patch_px, self.patch_px)
-
-    def _raw_shape(self, index: int, raw: Tensor) -> Shape:
-        if raw.dim() not in (3, 4) or raw.shape[-3] != self.channels or 0 in raw.shape:
-            expected = f"(C={self.channels}, Y, X) or (F, {self.channels}, Y, X)"
-            raise refuse_raw(self, index, raw, expected, "Use the processor 'image' or 'video', or set `channels`.")
-        frames = raw.shape[0] if raw.dim() == 4 else 1
-        return Shape(frames * raw.shape[-2] * raw.shape[-1], (frames, raw.shape[-2], raw.shape[-1]))
 
 
 def _conv_stem(channels: int, width: int, patch_px: int) -> nn.Sequential:

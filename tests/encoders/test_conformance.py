@@ -118,9 +118,11 @@ def _timed(frames, length, mels=8):
 _RGB = [(3, 16, 16), (3, 24, 16), (2, 3, 16, 16), (3, 16, 16)]
 _NOT_RGB = [(1, 16, 16), (16, 16), (0, 3, 16, 16), (3, 4, 4)]
 _NATIVE = [(1, 3, 4, 6), (2, 3, 8, 6), (1, 3, 2, 2), (1, 3, 4, 6)]
+_TILES = [{"pixels": (3, 3, 16, 16), "mosaic": [1, 2, 20, 30]}, {"pixels": (1, 3, 16, 16), "mosaic": [0, 0, 9, 9]}]
 CASES = {
     "patch_vit": [
         ({"width": 16, "depth": 1, "heads": 2}, _RGB, [*_NOT_RGB, (3, 16, 20)]),
+        ({"width": 16, "depth": 1, "heads": 2}, _TILES, [{"pixels": (3, 3, 16, 16), "mosaic": [1, 2, 5]}]),
         ({"width": 16, "depth": 2, "heads": 2, "stem": "patch", "patch_px": 4}, _RGB, [(1, 16, 16), (3, 16, 18)]),
         ({"width": 16, "depth": 1, "heads": 2, "patch_px": 1, "channels": 1}, [(1, 3, 4), (1, 1, 1)], [(3, 4, 4)]),
     ],
@@ -152,6 +154,7 @@ CASES = {
         ({"id": "vit", "weights": False}, _RGB, _NOT_RGB),
         ({"id": "clip", "layer": 1, "tokens": "all", "pooled": True}, _RGB, _NOT_RGB),
         ({"id": "siglip", "tokens": "pooled"}, _RGB, _NOT_RGB),
+        ({"id": "siglip"}, _TILES, [{"pixels": (3, 16, 16), "mosaic": [0, 0, 1, 1]}, {"tiles": (3, 3, 16, 16)}]),
         ({"id": "dinov2", "layer": 0, "taps": [-1, 1]}, _RGB, _NOT_RGB),
     ],
     "native_vision": [
