@@ -76,7 +76,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "conv": "omniloom.projectors.conv:Conv",
         "conv_gmlp": "omniloom.projectors.conv_gmlp:ConvGMLP",
     },
-    "interaction": {"lora": "omniloom.interaction.lora:LoRA"},
+    "interaction": {
+        "lora": "omniloom.interaction.lora:LoRA",
+        "gated_attention": "omniloom.interaction.gated_attention:GatedAttention",
+        "cross_attention": "omniloom.interaction.cross_attention:CrossAttention",
+    },
     "positions": {
         "sequential": "omniloom.planner.positions:Sequential",
         "mrope": "omniloom.planner.positions:MRoPE",
