@@ -130,7 +130,7 @@ def test_training_on_diversity_makes_queries_of_a_window_differ():
     part.query[0].data = part.query[0].data * 0.1 + 1.0
     optimizer = torch.optim.SGD(part.parameters(), lr=0.5)
     seen = []
-    for _ in range(5):
+    for _ in range(10):
         loss = part(rows, Context()).losses["diversity"]
         seen.append(float((loss.total / loss.count).detach()))
         optimizer.zero_grad()
