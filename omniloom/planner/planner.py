@@ -126,6 +126,10 @@ class Planner:
             self._spans[text] = tuple(token for piece in encoded for token in piece["input_ids"])
         return self._spans[text]
 
+    def marker_ids(self, text: str) -> tuple[int, ...]:
+        """The ids of text that the run itself puts around or into items; special tokens written in it are special."""
+        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+
     # -- turns ------------------------------------------------------------------------------------------------
 
     def _around(self, side: Literal["prefix", "suffix"], role: str) -> tuple[int, ...]:
@@ -232,7 +236,7 @@ class Planner:
         document.clips += len(seen) > 1
         indices = {id(ready): self.modalities.index(ready.row.name) for ready in clip}
         for order, ready in enumerate(seen):
-            ids = self.text_ids(ready.row.markers[0])
+            ids = self.marker_ids(ready.row.markers[0])
             document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=order > 0, is_beside=order > 0)
         numbers = {}
         for place, ready in enumerate(clip):
@@ -248,7 +252,7 @@ class Planner:
             ready = seen[stretch.strand]
             for piece in timed(ready, stretch):
                 if piece.text:
-                    ids = self.text_ids(piece.text)
+                    ids = self.marker_ids(piece.text)
                     document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=is_joined)
                     is_joined = is_joined or bool(ids)
                 document.add_rows(ready, piece, indices[id(ready)], held[id(ready)], number, is_joined=is_joined)
@@ -258,7 +262,7 @@ class Planner:
             start = next(slot for slot in range(first, len(document.slots)) if document.slots[slot].item == mine)
             document.items[mine] = replace(document.items[mine], start=start)
         for order, ready in enumerate(reversed(seen)):
-            ids = self.text_ids(ready.row.markers[1])
+            ids = self.marker_ids(ready.row.markers[1])
             document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=order > 0, is_beside=order > 0)
         return numbers
 
@@ -270,14 +274,14 @@ class Planner:
         planned = PlannedItem(
             name, "in", sample, 0, 0, length, length, shape, turn=turn, shape=shape, instruction=instruction
         )
-        document.add(self.text_ids(fusion.fuser.markers[0]) if length else [], Kind.MARKER, modality=index)
+        document.add(self.marker_ids(fusion.fuser.markers[0]) if length else [], Kind.MARKER, modality=index)
         fusion.index = document.hold(planned, "in")
         document.add([0] * length, Kind.MEDIA, modality=index, item=fusion.index)
         for row, slot in enumerate(document.slots[len(document.slots) - length :]):
             slot.row = row
             if shape is not None and shape.times is not None:
                 slot.time_s = shape.times[row]
-        document.add(self.text_ids(fusion.fuser.markers[1]) if length else [], Kind.MARKER, modality=index)
+        document.add(self.marker_ids(fusion.fuser.markers[1]) if length else [], Kind.MARKER, modality=index)
 
     # -- fitting and finishing --------------------------------------------------------------------------------
 
