@@ -1,6 +1,6 @@
 """Locality-preserving projection of pictures to a fixed number of rows: convolve, pool to a small grid, convolve.
 
-Source: the C-Abstractor of Honeybee (arXiv:2312.06742), section 3.2; with two blocks a stage and 16 x 16 cells in
+Source: the C-Abstractor of Honeybee (arXiv:2312.06742); with two blocks a stage and 16 x 16 cells in
 EMOVA (arXiv:2409.18042).
 """
 

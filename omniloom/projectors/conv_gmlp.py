@@ -1,7 +1,7 @@
 """Fewer, wider rows along time through a gate: two strided convolutions multiplied, around what stacking would give.
 
 The sum with the stacked rows keeps all that came in, so few steps of training suffice where plain pooling loses sound.
-Source: Conv-GMLP of Baichuan-Omni (arXiv:2410.08565), section 2.2; its form and numbers from Baichuan-Omni-1.5
+Source: Conv-GMLP of Baichuan-Omni (arXiv:2410.08565); its form and numbers from Baichuan-Omni-1.5
 (arXiv:2501.15368): factor 4, SiLU, no biases but in the norm.
 """
 

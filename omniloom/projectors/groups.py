@@ -1,7 +1,7 @@
 """Rows gathered into groups: learned group tokens read an item, and every row goes to the group it fits best.
 
 An item of any length becomes a few rows, each the mean of what belongs together. Source: GroupViT (arXiv:2202.11094),
-section 3.1, as the input projector of NExT-GPT (arXiv:2309.05519), second release: 512 wide, 64 groups, then 8, with
+as the input projector of NExT-GPT (arXiv:2309.05519), second release: 512 wide, 64 groups, then 8, with
 6, 3 and 3 blocks of 8 heads. Training adds no Gumbel noise to the assignment here, so rows depend on the item alone.
 """
 

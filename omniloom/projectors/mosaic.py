@@ -2,7 +2,7 @@
 
 Lines of the large grid that only cover padding are cut off, each line ends in a learned row, and a grid that is still
 too large is interpolated down. Source: "spatial unpad" of LLaVA-NeXT, and its limit "anyres_max_9" in LLaVA-OneVision
-(arXiv:2408.03326), section 3.2.
+(arXiv:2408.03326).
 """
 
 from __future__ import annotations

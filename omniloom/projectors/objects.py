@@ -1,6 +1,6 @@
 """Objects of a scene that attend to one another by where they lie: nearer, above, left of, behind.
 
-Source: the spatial transformer of LEO (arXiv:2311.12871), after 3D-VisTA (arXiv:2308.04352), section 3.2: each row says
+Source: the spatial transformer of LEO (arXiv:2311.12871), after 3D-VisTA (arXiv:2308.04352): each row says
 by itself how much its attention minds distance and direction. LEO: 3 layers, 256 wide, 8 heads, at most 60 objects.
 """
 

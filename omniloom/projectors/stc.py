@@ -1,6 +1,6 @@
 """Fewer rows of a video in space and time at once: convolve frames, downsample by a 3-D convolution, convolve again.
 
-Source: the spatial-temporal convolution connector of VideoLLaMA2 (arXiv:2406.07476), section 2.2; its variant STP
+Source: the spatial-temporal convolution connector of VideoLLaMA2 (arXiv:2406.07476); its variant STP
 averages instead. The first release pads by one on every side before it strides, so 16 frames of 24 x 24 become 9 of
 13 x 13; later ones do not pad.
 """

@@ -47,6 +47,10 @@ OPTIONS = {
         {"groups": [3], "depths": [1, 0], "width": 16, "heads": 2, "hard": False},
     ],
     "objects": [{"layers": 2, "width": 16, "heads": 2, "hidden": 24}],
+    "prototypes": [{}, {"neighbours": 2, "weight": 0.3, "normalise": False}],
+    "rotary_time": [{}, {"max_time_s": 3.0, "base": 2.0}],
+    "positions": [{}, {"axes": ["frame", "line", "cell"], "max": 4}],
+    "layer_mix": [{"taps": [1, 3]}, {"taps": [3, 1], "mode": "linear"}],
     "boundaries": [
         {},
         {"newline": True, "separator": "between", "own_rows": True},
@@ -79,7 +83,7 @@ OPTIONS = {
 # What an item must be for a part that needs more than rows.
 GRIDS = {
     name: [(1, 4, 2), (3, 2, 4), (2, 4, 4), (2, 2, 2)]
-    for name in ("merge", "grid_pool", "score_pool", "c_abstractor", "stc", "boundaries")
+    for name in ("merge", "grid_pool", "score_pool", "c_abstractor", "stc", "boundaries", "positions")
 }
 GRIDS["mosaic"] = [(5, 2, 2), (1, 2, 2), (3, 2, 2), (1, 1, 3)]
 MOSAICS = {"mosaic": [(2, 2, 10, 10), None, (1, 2, 5, 10), None]}
@@ -91,6 +95,8 @@ def make(spec, seed=0):
     torch.manual_seed(seed)
     part = build("projectors", spec, IN_DIM, OUT_DIM)
     part.serve("m")
+    if hasattr(part, "remember"):
+        part.remember(torch.randn(20, IN_DIM))
     return part
 
 
@@ -106,8 +112,8 @@ def context(*items):
     )
 
 
-def rows(spec, dtype=torch.float32):
-    """Four items with a clock, of several sizes; grids for a part that needs them."""
+def rows(spec, dtype=torch.float32, trains=False):
+    """Four items with a clock and taps, of several sizes; grids for a part that needs them."""
     generator = torch.Generator().manual_seed(1)
     grids = GRIDS.get(spec["type"], (None,) * 4)
     lengths = [length if grid is None else prod(grid) for length, grid in zip((6, 1, 11, 6), grids, strict=True)]
@@ -116,7 +122,8 @@ def rows(spec, dtype=torch.float32):
         Shape(n, grid, tuple(0.5 * i for i in range(n)), mosaic)
         for n, grid, mosaic in zip(lengths, grids, mosaics, strict=True)
     )
-    return Packed(torch.randn(sum(lengths), IN_DIM, generator=generator, dtype=dtype), shapes)
+    x = torch.randn(sum(lengths), IN_DIM, generator=generator, dtype=dtype).requires_grad_(trains)
+    return Packed(x, shapes, taps={1: 2 * x, 3: x.roll(1, 1)})
 
 
 def test_every_built_in_projector_is_tested_here():
@@ -146,8 +153,7 @@ def test_declared_rows_are_produced_rows(spec):
 
 @parts
 def test_every_parameter_gets_a_gradient(spec):
-    part, packed = make(spec), rows(spec)
-    packed.x.requires_grad_()
+    part, packed = make(spec), rows(spec, trains=True)
     weights = torch.randn(part.out_dim, generator=torch.Generator().manual_seed(2))
     with disturbed(part, train=True) as parameters:
         (part(packed, context()).x * weights).square().sum().backward()
@@ -159,8 +165,8 @@ def test_every_parameter_gets_a_gradient(spec):
 def test_an_item_alone_equals_the_item_in_a_batch(spec):
     part, packed = make(spec), rows(spec)
     together = list(part(packed, context()).items())
-    for index, (item, shape) in enumerate(zip(packed.items(), packed.shapes, strict=True)):
-        alone = part(Packed(item, (shape,)), context(index)).x
+    for index, item in enumerate(packed.singles()):
+        alone = part(item, context(index)).x
         torch.testing.assert_close(alone, together[index], atol=1e-5, rtol=1e-5)
 
 
@@ -230,6 +236,13 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "groups", "width": 10, "heads": 4},
         {"type": "objects", "width": 10, "heads": 4},
         {"type": "objects", "layers": 0},
+        {"type": "prototypes", "count": 0},
+        {"type": "prototypes", "weight": 2.0},
+        {"type": "rotary_time", "max_time_s": 0.0},
+        {"type": "positions", "axes": ["row"]},
+        {"type": "positions", "max": 0},
+        {"type": "layer_mix", "taps": []},
+        {"type": "layer_mix", "taps": [1], "mode": "mean"},
         {"type": "boundaries", "start": False, "end": False},
         {"type": "boundaries", "separator": "before"},
         {"type": "mosaic", "max_tiles": 0},
