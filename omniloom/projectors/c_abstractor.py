@@ -66,6 +66,6 @@ class CAbstractor(Projector):
         return Shape(t * self.cells**2, grid, times_at(shape, range(t), lines, cells), shape.mosaic)
 
     def _abstracted(self, grid: Tensor) -> Tensor:
-        x = grid.to(self.readout[0].weight).flatten(0, 1).permute(0, 3, 1, 2)
+        x = grid.to(next(self.readout.parameters())).flatten(0, 1).permute(0, 3, 1, 2)
         x = self.after(F.adaptive_avg_pool2d(self.before(x), self.cells))
         return self.readout(x.permute(0, 2, 3, 1)).unflatten(0, grid.shape[:2])

@@ -92,7 +92,7 @@ class Conv(Projector):
         """Each item by itself: rows of another one count as the zeros beyond the item's end."""
         require_width(self, packed)
         x, mask = packed.padded()
-        x = x.to(self.convs[0].weight)
+        x = x.to(next(self.convs.parameters()))
         lengths = packed.lengths
         for layer, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             lengths = [self._after(layer, length) for length in lengths]

@@ -61,7 +61,7 @@ class ScorePool(Projector):
         return Shape(t * grid[1] * grid[2], grid, times_at(shape, range(t), lines, cells), shape.mosaic)
 
     def _pooled(self, grid: Tensor) -> Tensor:
-        x = self._squares(self.first(grid.to(self.score[0].weight)))  # (B, t, y', x', size * size, d)
+        x = self._squares(self.first(grid.to(next(self.score.parameters()))))  # (B, t, y', x', size * size, d)
         is_real = self._squares(grid.new_ones(1, 1, *grid.shape[2:4], 1)) > 0
         mean = x.sum(-2, keepdim=True) / is_real.sum(-2, keepdim=True)
         scores = self.score(torch.cat([x, mean.expand_as(x)], -1))

@@ -67,8 +67,9 @@ class STC(Projector):
         self.depth, self.width, self.layers = depth, width, layers
         inner = (width or out_dim) if depth else in_dim
         self.before = RegStage(depth, in_dim, inner)
-        size = tuple(downsample)
-        self.pads = tuple(padding if by > padding else 0 for by in downsample)
+        a, b, c = downsample
+        size = (a, b, c)
+        self.pads = (padding if a > padding else 0, padding if b > padding else 0, padding if c > padding else 0)
         self.sampler = nn.Conv3d(inner, inner, size, size, self.pads) if kind == "conv" else _BlockMean(size)
         self.after = RegStage(depth, inner, inner)
         self.readout = readout(layers, inner, out_dim, nn.GELU)
@@ -109,7 +110,7 @@ class STC(Projector):
         return Shape(t * y * x, (t, y, x), times_at(shape, *firsts), mosaic)
 
     def _connected(self, grid: Tensor) -> Tensor:
-        x = grid.to(self.readout[0].weight).permute(0, 1, 4, 2, 3)
+        x = grid.to(next(self.readout.parameters())).permute(0, 1, 4, 2, 3)
         x = self.before(x.flatten(0, 1)).unflatten(0, grid.shape[:2])
         x = F.silu(self.sampler(x.transpose(1, 2))).transpose(1, 2)
         x = self.after(x.flatten(0, 1)).unflatten(0, x.shape[:2])
