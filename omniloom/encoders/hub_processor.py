@@ -1,7 +1,7 @@
 """The processor of a published encoder, read from its preprocessor_config.json and computed by our own code.
 
-Pictures are resized by Pillow on 8-bit pixels, as these models were trained; sounds become Whisper's log-mel frames or
-normalised waveforms. Nothing of the repository's own code is imported.
+Pictures are resized by Pillow on 8-bit pixels, as these models were trained; sounds become what `hub_sounds` tells.
+Nothing of the repository's own code is imported.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image as Pillow
 from torch import Tensor
 from transformers.utils import cached_file
 
 from omniloom.encoders.base import Processor
+from omniloom.encoders.hub_sounds import SOUNDS
 from omniloom.encoders.payload_checks import audio_windows, mono_samples, require_payload
 from omniloom.errors import ConfigError, MissingAssetError, did_you_mean
 from omniloom.media import Audio, Image
-from omniloom.media.transforms import log_mel
 from omniloom.registry import resolve_asset
 from omniloom.sequence import Bundle, Raw, Shape
 
@@ -40,29 +39,21 @@ _IMAGE_DEFAULTS: dict[str, dict[str, Any]] = {
     "Siglip": {**_HALF, **_SQUARE, "resample": 3},
     "ViT": {**_HALF, **_SQUARE, "resample": 2},
 }
-_SOUND_DEFAULTS: dict[str, dict[str, Any]] = {
-    "Whisper": {
-        "feature_size": 80,
-        "sampling_rate": 16_000,
-        "hop_length": 160,
-        "n_fft": 400,
-        "chunk_length": 30,
-        "dither": 0.0,
-        "do_normalize": False,
-    },
-    "Wav2Vec2": {"feature_size": 1, "sampling_rate": 16_000, "do_normalize": True},
-}
 
 
 class HubProcessor(Processor):
-    """Image to raw (3, Y, X), or Audio to raw (3000, M) (Whisper) or (S,) (wav2vec 2.0, HuBERT), as the model expects.
+    """Image to raw (3, Y, X), or Audio to what the model expects: (S,) samples (wav2vec 2.0, HuBERT) or frames:
+    (3000, M) for Whisper, (1024, 128) for AST, (1001, 64) for CLAP.
+
+    AST fills short sounds up with silence, CLAP repeats them first.
 
     Args:
         id: hub id, folder, or `scheme:name` of the assets table.
         revision: branch, tag or commit on the hub.
         trim: of Whisper's 3,000 frames keep those that the sound reaches, an even number; `HubSpeech` fills them up to
             the same numbers again and gives rows for the sound only. False keeps all, 1,500 rows an item.
-        max_s: longest sound of an item; `split` cuts longer ones into equal parts. Whisper's own 30 s where it is less.
+        max_s: longest sound of an item; `split` cuts longer ones into equal parts. The model's own window where it is
+            shorter: 30 s for Whisper, 10 s for AST and CLAP.
         lengths: of Whisper's frames make a bundle of `frames` (F, M), two more than the sound has unless the window
             ends there, and `length` (1,), how many are the sound's: what encoders read that mask the rest.
         medium: of a model that reads pictures and sounds, which of them; None where it reads one.
@@ -91,7 +82,7 @@ class HubProcessor(Processor):
         self.type = name
         for suffix in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
             self.type = self.type.removesuffix(suffix)
-        known = {**_IMAGE_DEFAULTS, **_SOUND_DEFAULTS}
+        known = {**_IMAGE_DEFAULTS, **{kind: sound.defaults for kind, sound in SOUNDS.items()}}
         if self.type not in known:
             raise ConfigError(f"{id!r} has the processor {name!r}, unknown here.{did_you_mean(self.type, known)}")
         self.config: dict[str, Any] = {**known[self.type], **{k: v for k, v in given.items() if v is not None}}
@@ -100,6 +91,9 @@ class HubProcessor(Processor):
             _check_image_config(id, self.config)
         elif self.config.get("dither"):
             raise ConfigError(f"{id!r} asks for dither {self.config['dither']}; only 0 is deterministic. Set it to 0.")
+        for option, is_set in (("trim", trim), ("lengths", lengths)):
+            if is_set and (self.payload_kind == "image" or option not in SOUNDS[self.type].options):
+                raise ConfigError(f"{option} is of Whisper's frames; {id!r} has the processor {name!r}. Leave it out.")
 
     def __call__(self, payload: Any, rng: torch.Generator | None = None) -> Raw:
         """The raw tensor of one item, or a bundle with `lengths`; nothing is random.
@@ -109,18 +103,16 @@ class HubProcessor(Processor):
         """
         if self.payload_kind == "image":
             return self._picture(require_payload(payload, Image, self))
-        sound = require_payload(payload, Audio, self)
-        return self._log_mel(sound) if self.type == "Whisper" else self._waveform(sound)
+        audio = require_payload(payload, Audio, self)
+        samples = mono_samples(audio, self._window_s(), self.config["sampling_rate"])
+        return SOUNDS[self.type].read(self.config, samples, self.trim, self.lengths)
 
     def shape(self, raw: Any) -> Shape:
         """One row per pixel, log-mel frame or sample. Samples bear no times: HubSpeech counts their rows' own."""
-        if isinstance(raw, Bundle):
-            return self._frames(int(raw["length"]))
         if self.payload_kind == "image":
             return Shape(raw.shape[1] * raw.shape[2], (1, raw.shape[1], raw.shape[2]))
-        if self.type != "Whisper":
-            return Shape(raw.shape[0])
-        return self._frames(raw.shape[0])
+        count, step_s = int(raw["length"]) if isinstance(raw, Bundle) else raw.shape[0], self._step_s()
+        return Shape(count, times=None if step_s is None else tuple(index * step_s for index in range(count)))
 
     def split(self, payload: Any) -> list[Any]:
         """A sound in the fewest equal parts that fit; a picture as it is."""
@@ -130,12 +122,12 @@ class HubProcessor(Processor):
         """Write preprocessor_config.json, so that `id=folder` builds the same processor without the source."""
         (folder / "preprocessor_config.json").write_text(json.dumps(self.config, indent=2, sort_keys=True) + "\n")
 
-    def _frames(self, count: int) -> Shape:
-        step_s = self.config["hop_length"] / self.config["sampling_rate"]
-        return Shape(count, times=tuple(frame * step_s for frame in range(count)))
+    def _step_s(self) -> float | None:
+        return SOUNDS[self.type].step_s(self.config)
 
     def _window_s(self) -> float:
-        return min(self.max_s, self.config["chunk_length"]) if self.type == "Whisper" else self.max_s
+        own = SOUNDS[self.type].window_s(self.config)
+        return self.max_s if own is None else min(self.max_s, own)
 
     def _picture(self, image: Image) -> Tensor:
         config, picture = self.config, Pillow.fromarray(image.pixels)
@@ -153,34 +145,6 @@ class HubProcessor(Processor):
             mean, std = (raw.new_tensor(config[key])[:, None, None] for key in ("image_mean", "image_std"))
             raw = (raw - mean) / std
         return raw.contiguous()
-
-    def _log_mel(self, audio: Audio) -> Raw:
-        config = self.config
-        rate_hz, hop, n_fft = config["sampling_rate"], config["hop_length"], config["n_fft"]
-        samples = mono_samples(audio, self._window_s(), rate_hz)
-        if config["do_normalize"]:
-            samples = _standardized(samples)
-        if self.lengths:
-            length = -(-samples.shape[0] // hop)
-            # Zeros as far as the window of the second frame behind the sound, and not past the end of Whisper's own.
-            end = min((length + 2) * hop + n_fft, config["chunk_length"] * rate_hz)
-            samples = F.pad(samples, (0, end - samples.shape[0]))
-            frames = log_mel(samples, rate_hz, config["feature_size"], n_fft, hop, "whisper").T[: length + 2]
-            return Bundle(frames=frames.contiguous(), length=torch.tensor([length]))
-        raw = log_mel(samples, rate_hz, config["feature_size"], n_fft, hop, "whisper", config["chunk_length"]).T
-        if self.trim:
-            # Frame i covers samples from i * hop - n_fft / 2 on; later frames hold nothing but padding.
-            reached = -(-(samples.shape[0] + n_fft // 2) // hop)
-            raw = raw[: min(reached + reached % 2, raw.shape[0])]
-        return raw.contiguous()
-
-    def _waveform(self, audio: Audio) -> Tensor:
-        samples = mono_samples(audio, self.max_s, self.config["sampling_rate"])
-        return _standardized(samples) if self.config["do_normalize"] else samples
-
-
-def _standardized(samples: Tensor) -> Tensor:
-    return (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
 
 
 def _read(id: str, revision: str | None, medium: str | None) -> Mapping[str, Any]:
