@@ -9,7 +9,7 @@ import numpy as np
 from omniloom.errors import ConfigError, MediaError
 from omniloom.media import Video
 
-__all__ = ["check_frames", "chosen_frames", "frame_windows"]
+__all__ = ["check_frames", "chosen_frames", "frame_begins", "frame_windows"]
 
 
 def check_frames(frames: int | None, rate_hz: float | None) -> None:
@@ -22,14 +22,16 @@ def check_frames(frames: int | None, rate_hz: float | None) -> None:
         raise ConfigError(f"frames={frames}, rate_hz={rate_hz}: no frame is left. Set frames to 1 or more.")
 
 
-def chosen_frames(video: Video, frames: int, rate_hz: float | None) -> np.ndarray:
+def chosen_frames(video: Video, frames: int, rate_hz: float | None, *, exact: bool = False) -> np.ndarray:
     """The (F, Y, X, 3) frames: at `rate_hz` those in view, or without a rate `frames` evenly, all of a shorter clip.
+
+    `exact`: always `frames` of them: of a shorter clip some are there more than once, at a rate the last one.
 
     Raises:
         MediaError: video_too_large, a clip longer than `frames` at `rate_hz`; nothing is ever cut silently.
     """
     if rate_hz is None:
-        count = min(frames, len(video.frames))
+        count = frames if exact else min(frames, len(video.frames))
         # The middle of each of `count` equal parts.
         return video.frames[((np.arange(count) + 0.5) * len(video.frames) / count).astype(int)]
     total = _count(video, rate_hz)
@@ -38,7 +40,7 @@ def chosen_frames(video: Video, frames: int, rate_hz: float | None) -> np.ndarra
             "video_too_large",
             f"the clip has {total} frames at {rate_hz:g} Hz; expected {frames} at most. Use split().",
         )
-    return video.frames[_in_view(video, np.arange(total) / rate_hz)]
+    return video.frames[_in_view(video, np.arange(frames if exact else total) / rate_hz)]
 
 
 def frame_windows(video: Video, frames: int, rate_hz: float | None) -> list[Video]:
@@ -50,6 +52,13 @@ def frame_windows(video: Video, frames: int, rate_hz: float | None) -> list[Vide
         marks = np.arange(first, min(first + frames, total)) / rate_hz
         windows.append(Video(video.frames[_in_view(video, marks)], marks - marks[0]))
     return windows
+
+
+def frame_begins(video: Video, frames: int, rate_hz: float | None) -> list[float]:
+    """When each of `frame_windows` begins, in seconds from the start of the clip."""
+    if rate_hz is None:
+        return [0.0]
+    return [first / rate_hz for first in range(0, _count(video, rate_hz), frames)]
 
 
 def _count(video: Video, rate_hz: float) -> int:

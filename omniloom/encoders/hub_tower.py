@@ -16,7 +16,7 @@ from transformers.utils import cached_file
 from omniloom.errors import CheckpointError, ConfigError, MissingAssetError
 from omniloom.registry import resolve_asset
 
-__all__ = ["square_side", "tower_key_mapping"]
+__all__ = ["levels_of", "square_side", "tower_key_mapping"]
 
 
 def tower_key_mapping(
@@ -68,6 +68,19 @@ def _tensor_names(id: str, revision: str | None) -> list[str]:
             f"no safetensors weights for {id!r}. Convert older weight files to safetensors first."
         ) from error
     return list(json.loads(Path(str(index)).read_text())["weight_map"])
+
+
+def levels_of(id: str, depth: int, numbers: Iterable[int]) -> dict[int, int]:
+    """Number -> index into the `depth` + 1 hidden states; negative numbers count from the last.
+
+    Raises:
+        ConfigError: a number beyond them.
+    """
+    levels = {number: number if number >= 0 else depth + 1 + number for number in numbers}
+    wrong = [number for number, level in levels.items() if not 0 <= level <= depth]
+    if wrong:
+        raise ConfigError(f"{id!r} has layers 0 to {depth}, or -1 to {-depth - 1}; got {wrong}.")
+    return levels
 
 
 def square_side(size: int | Sequence[int]) -> int:

@@ -21,7 +21,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import require_items
 from omniloom.encoders.hub_loading import load_config, load_model, without_noise
-from omniloom.encoders.hub_tower import square_side, tower_key_mapping
+from omniloom.encoders.hub_tower import levels_of, square_side, tower_key_mapping
 from omniloom.encoders.pictures import picture_shape, pictures_of
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.layers import by_shape
@@ -98,7 +98,7 @@ class HubVision(Encoder):
             raise ConfigError(f"{id!r} is a {kind!r}, not a vision tower known here.{did_you_mean(kind, _TOWERS)}")
         tower = _TOWERS[kind]
         self.depth = int(config.num_hidden_layers)
-        self.levels = {number: self._level(number) for number in (layer, *taps)}
+        self.levels = levels_of(id, self.depth, (layer, *taps))
         if tokens not in ("patches", "cls", "all", "pooled"):
             raise ConfigError(f"unknown tokens {tokens!r} of HubVision; expected 'patches', 'cls', 'all' or 'pooled'.")
         if tokens == "pooled" and taps:
@@ -201,14 +201,6 @@ class HubVision(Encoder):
     def save_config(self, folder: Path) -> None:
         """Write config.json, so that `id=folder, weights=False` builds the same tower without the source."""
         self.source_config.save_pretrained(folder)
-
-    def _level(self, number: int) -> int:
-        level = number if number >= 0 else self.depth + 1 + number
-        if not 0 <= level <= self.depth:
-            raise ConfigError(
-                f"{self.id!r} has layers 0 to {self.depth}, or -1 to {-self.depth - 1}; got layer={number}."
-            )
-        return level
 
     def _built(self, whole: PretrainedConfig, tower: _Tower, keep: int) -> PreTrainedModel:
         loader = getattr(transformers, tower.name + ("WithProjection" if self._is_projected else ""))

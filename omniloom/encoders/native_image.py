@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from omniloom.encoders.base import Processor
-from omniloom.encoders.frames import check_frames, chosen_frames, frame_windows
+from omniloom.encoders.frames import check_frames, chosen_frames, frame_begins, frame_windows
 from omniloom.encoders.hub_files import read_processor_config
 from omniloom.encoders.payload_checks import require_payload
 from omniloom.errors import ConfigError, MediaError
@@ -128,6 +128,12 @@ class NativeImageProcessor(Processor):
         if self.frames is None:
             return [payload]
         return list(frame_windows(require_payload(payload, Video, self), self.frames, self.rate_hz))
+
+    def begins_s(self, payload: Any) -> list[float]:
+        """When each window of a clip begins; 0 for a picture."""
+        if self.frames is None:
+            return [0.0]
+        return frame_begins(require_payload(payload, Video, self), self.frames, self.rate_hz)
 
     def save_config(self, folder: Path) -> None:
         """Write the configuration's file, so that `id=folder` builds the same processor without the source."""

@@ -23,7 +23,7 @@ from transformers.vision_utils import get_vision_window_index
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.encoders.hub_loading import load_config, load_model, without_noise
-from omniloom.encoders.hub_tower import square_side, tower_key_mapping
+from omniloom.encoders.hub_tower import levels_of, square_side, tower_key_mapping
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.sequence import Packed, Shape
 
@@ -146,13 +146,7 @@ class NativeVision(Encoder):
             return {int(block) + 1: int(block) + 1 for block in named}
         if isinstance(taps, str):
             raise ConfigError(f"unknown taps {taps!r} of NativeVision; expected a list of layers or 'deepstack'.")
-        levels = {number: number if number >= 0 else self.depth + 1 + number for number in taps}
-        wrong = [number for number, level in levels.items() if not 0 <= level <= self.depth]
-        if wrong:
-            raise ConfigError(
-                f"{self.id!r} has layers 0 to {self.depth}, or -1 to {-self.depth - 1}; got taps {wrong}."
-            )
-        return levels
+        return levels_of(self.id, self.depth, taps)
 
     def _built(self, whole: PretrainedConfig) -> PreTrainedModel:
         package, name = _TOWERS[self.source_config.model_type]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from omniloom.encoders.augment import mask_bands, random_rotation, shift_picture, uniform
 from omniloom.encoders.base import Processor
-from omniloom.encoders.frames import check_frames, chosen_frames, frame_windows
+from omniloom.encoders.frames import check_frames, chosen_frames, frame_begins, frame_windows
 from omniloom.encoders.hub_processor import HubProcessor as hub_processor
 from omniloom.encoders.payload_checks import audio_windows, mono_samples, require_payload
 from omniloom.encoders.point_net import farthest_points
@@ -152,6 +152,10 @@ class VideoProcessor(Processor):
     def split(self, payload: Any) -> list[Any]:
         """Windows that `frames` frames at `rate_hz` cover, each from time zero and without sound."""
         return list(frame_windows(require_payload(payload, Video, self), self.frames, self.rate_hz))
+
+    def begins_s(self, payload: Any) -> list[float]:
+        """When each window begins."""
+        return frame_begins(require_payload(payload, Video, self), self.frames, self.rate_hz)
 
 
 class LogMelProcessor(Processor):

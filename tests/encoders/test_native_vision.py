@@ -216,9 +216,9 @@ def test_a_saved_configuration_builds_the_same_tower_without_the_source(name, to
     assert torch.equal(part(RAWS).x, again(RAWS).x)
 
 
-@pytest.mark.parametrize("taps", [[4], [-5], "all"])
-def test_taps_that_do_not_exist_are_refused(taps, towers):
-    with pytest.raises(ConfigError, match="taps"):
+@pytest.mark.parametrize("taps,message", [([4], "layers 0 to 3"), ([-5], "layers 0 to 3"), ("all", "unknown taps")])
+def test_taps_that_do_not_exist_are_refused(taps, message, towers):
+    with pytest.raises(ConfigError, match=message):
         NativeVision(id=towers["qwen2"][0], taps=taps)
 
 

@@ -1,0 +1,96 @@
+"""Pictures as published processors make them of 8-bit pixels, computed by our own code and Pillow.
+
+A configuration says: scale, cut out the middle, scale values, subtract the mean and divide by the deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from omniloom.errors import ConfigError
+
+__all__ = ["PICTURES", "check_picture_config", "processor_kind", "read_picture"]
+
+_CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
+_HALF = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+_CROP = {"size": {"shortest_edge": 224}, "do_center_crop": True, "crop_size": {"height": 224, "width": 224}}
+_SQUARE = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
+_LARGER = {"size": {"height": 384, "width": 384}}
+
+PICTURES: dict[str, dict[str, Any]] = {
+    "Bit": {**_CLIP, **_CROP, "resample": 3},
+    "Blip": {**_CLIP, **_SQUARE, **_LARGER, "resample": 3},
+    "CLIP": {**_CLIP, **_CROP, "resample": 3},
+    "GotOcr2": {**_CLIP, **_SQUARE, **_LARGER, "resample": 3},
+    "Siglip": {**_HALF, **_SQUARE, "resample": 3},
+    "Timesformer": {**_IMAGENET, **_CROP, "resample": 2},
+    "ViT": {**_HALF, **_SQUARE, "resample": 2},
+    "VideoMAE": {**_HALF, **_CROP, "resample": 2},
+    # Values become -1 to 1, and then the mean is subtracted all the same.
+    "Vivit": {**_HALF, **_CROP, "size": {"shortest_edge": 256}, "resample": 2, "rescale_factor": 1 / 127.5}
+    | {"offset": True},
+}
+"""What a file leaves out, by kind of processor. `resample` is Pillow's number: 2 bilinear, 3 bicubic."""
+
+
+def processor_kind(name: str) -> str:
+    """The kind in the name of a published processor's class: CLIP of CLIPImageProcessorFast."""
+    for suffix in ("Fast", "Pil", "ImageProcessor", "VideoProcessor", "FeatureExtractor"):
+        name = name.removesuffix(suffix)
+    return name
+
+
+def check_picture_config(id: str, config: dict[str, Any]) -> None:
+    """Refuse sizes that would be guessed at, and write older ones as newer files do.
+
+    Raises:
+        ConfigError: sides of other names, or a middle that is larger than what it is cut from.
+    """
+    if isinstance(config["size"], int):
+        # Older files: one number is the shorter side where a crop follows, both sides otherwise.
+        side = config["size"]
+        config["size"] = {"shortest_edge": side} if config["do_center_crop"] else {"height": side, "width": side}
+    keys = set(config["size"])
+    if keys not in ({"shortest_edge"}, {"height", "width"}):
+        raise ConfigError(f"{id!r} resizes by {sorted(keys)}; known are shortest_edge, or height and width.")
+    if config["do_center_crop"] and config.get("do_resize", True):
+        crop, side = max(_height_width(config["crop_size"])), min(config["size"].values())
+        if crop > side:
+            raise ConfigError(f"{id!r} crops {crop} pixels of a picture resized to {side}. Correct its configuration.")
+
+
+def read_picture(config: Mapping[str, Any], pixels: np.ndarray) -> Tensor:
+    """uint8 (Y, X, 3) to float32 (3, Y', X')."""
+    picture = Pillow.fromarray(pixels)
+    if config.get("do_resize", True):
+        height, width = _resized(pixels.shape[0], pixels.shape[1], config["size"])
+        picture = picture.resize((width, height), resample=Pillow.Resampling(config["resample"]))
+    if config["do_center_crop"]:
+        height, width = _height_width(config["crop_size"])
+        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        picture = picture.crop((left, top, left + width, top + height))
+    raw = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(torch.float32)
+    if config.get("do_rescale", True):
+        raw = raw * config.get("rescale_factor", 1 / 255) - float(config.get("offset", 0))
+    if config.get("do_normalize", True):
+        mean, std = (raw.new_tensor(config[key])[:, None, None] for key in ("image_mean", "image_std"))
+        raw = (raw - mean) / std
+    return raw.contiguous()
+
+
+def _height_width(size: int | Mapping[str, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size["height"], size["width"])
+
+
+def _resized(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
+    if "shortest_edge" not in size:
+        return size["height"], size["width"]
+    side = size["shortest_edge"]
+    return (side, int(side * width / height)) if height <= width else (int(side * height / width), side)
