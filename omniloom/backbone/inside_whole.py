@@ -1,0 +1,103 @@
+"""The language model inside the checkpoint of a whole multimodal model: LLaVA, BLIP-2, Qwen2-Audio, Qwen2.5-VL, ...
+
+The whole model's own class is built, without weights, and everything that is not its language model or its head is
+taken out before the file is read: towers and projectors are never in memory, and transformers' own rules still say
+which tensor of the file is which. A model of a thinker and a talker (Qwen2.5-Omni) is its thinker.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
+from transformers.utils import logging
+
+from omniloom.errors import CheckpointError
+
+__all__ = ["is_whole", "open_inside"]
+
+
+def is_whole(config: PretrainedConfig) -> bool:
+    """Whether a configuration is of a multimodal model, and of no language model."""
+    config = _thinker(config)
+    return type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+
+
+def open_inside(
+    source: str, config: PretrainedConfig, *, revision: str | None, dtype: torch.dtype, weights: bool
+) -> PreTrainedModel:
+    """The language model with its head; `weights` False draws them.
+
+    Raises:
+        CheckpointError: the file lacks parameters of it.
+    """
+    config = _thinker(config)
+    kind = _without_towers(MODEL_FOR_MULTIMODAL_LM_MAPPING[type(config)])
+    if not weights:
+        return _with_head(kind._from_config(config, dtype=dtype))
+    verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    # What is left out would be reported as unexpected, tensor by tensor.
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, info = kind.from_pretrained(
+            source,
+            config=config,
+            revision=revision or "main",
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_bar:
+            logging.enable_progress_bar()
+    wrong = sorted(info["missing_keys"]) or sorted(info["mismatched_keys"])
+    if wrong:
+        raise CheckpointError(
+            f"the weights of {source!r} lack {len(wrong)} parameters of its language model, or have other shapes; "
+            f"first: {wrong[0]!r}. The folder is incomplete or of another model."
+        )
+    return _with_head(model)
+
+
+def _thinker(config: PretrainedConfig) -> PretrainedConfig:
+    thinker: PretrainedConfig = getattr(config, "thinker_config", config)
+    return thinker
+
+
+def _with_head(model: Any) -> PreTrainedModel:
+    """The whole model, or the language model in it if that has a head of its own (BLIP-2)."""
+    decoder: Any = model.get_decoder()
+    if decoder.get_output_embeddings() is None:
+        return cast("PreTrainedModel", model)
+    decoder.generation_config = model.generation_config
+    return cast("PreTrainedModel", decoder)
+
+
+def _without_towers(kind: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """A class of the same name, by which transformers finds its rules, whose instances are trimmed when they are built."""
+
+    def build(self: Any, config: PretrainedConfig) -> None:
+        kind.__init__(self, config)
+        _trim(self, {self.get_decoder(), self.get_output_embeddings()})
+
+    return type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
+
+
+def _trim(module: nn.Module, kept: set[nn.Module]) -> None:
+    """Take out of a module what neither is kept nor holds something that is."""
+    for name, child in list(module.named_children()):
+        if child in kept:
+            continue
+        if kept & set(child.modules()):
+            _trim(child, kept)
+        else:
+            delattr(module, name)
+    for name, _ in list(module.named_parameters(recurse=False)):
+        delattr(module, name)
+    module._is_hf_initialized = True  # type: ignore[assignment] - nothing of its own is left to draw
