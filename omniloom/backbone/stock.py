@@ -1,0 +1,147 @@
+"""A stock language model of transformers, by hub id or folder: found, loaded and embedded; the options all of them have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from omniloom.backbone.gguf import convert_gguf
+from omniloom.backbone.hooking import HookableLayers
+from omniloom.backbone.inside_whole import is_whole, open_inside
+from omniloom.errors import ConfigError, MissingAssetError
+from omniloom.registry import resolve_asset
+
+__all__ = ["DTYPES", "StockModel", "load_tokenizer"]
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class StockModel(HookableLayers):
+    """A backbone around `lm`, a model of one of transformers' automatic classes (`auto`).
+
+    `id`: hub id, folder, `scheme:name` of the assets table, or a `.gguf` file, which is converted once beside
+    itself; of a whole multimodal model (LLaVA, Qwen2.5-VL ...) the language model inside is taken. `revision`: of a hub
+    id; pin it for results that can be rerun. `dtype`: of its weights. `template`: "chat" takes the tokenizer's chat
+    template, "plain" needs none. `system`: None keeps the template's own opening, "" opens with nothing, other text is
+    the system prompt of every conversation without one. `weights` False builds the true class with random weights from
+    its config alone. `gradient_checkpointing` trades time for memory.
+    """
+
+    def __init__(
+        self,
+        auto: Any,
+        *,
+        id: str,
+        revision: str | None,
+        dtype: str,
+        template: str,
+        system: str | None,
+        weights: bool,
+        gradient_checkpointing: bool,
+    ) -> None:
+        super().__init__()
+        if dtype not in DTYPES:
+            raise ConfigError(f"backbone dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+        if template not in ("chat", "plain"):
+            raise ConfigError(f"backbone template is {template!r}; expected 'chat' or 'plain'.")
+        self.id, self.revision, self.dtype, self.template, self.system = id, revision, dtype, template, system
+        self.weights, self.gradient_checkpointing = weights, gradient_checkpointing
+        self.lm = self._load(auto)
+        if gradient_checkpointing:
+            self.lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self.checkpoint_contexts})
+            _still_dropout(self.lm)
+        self.width = int(self.lm.config.get_text_config().hidden_size)
+        self.vocab_size = int(self.lm.get_input_embeddings().weight.shape[0])
+        self.stop_ids = _stop_ids(self.lm.generation_config)
+        self.lm.eval()
+
+    def _load(self, auto: Any) -> Any:
+        folder, dtype = locate(self.id), DTYPES[self.dtype]
+        try:
+            config = AutoConfig.from_pretrained(folder, revision=self.revision, trust_remote_code=False)
+            if is_whole(config):
+                return open_inside(folder, config, revision=self.revision, dtype=dtype, weights=self.weights)
+            if self.weights:
+                return auto.from_pretrained(
+                    folder,
+                    revision=self.revision,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                )
+            return auto.from_config(config, dtype=dtype, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise MissingAssetError(
+                f"cannot load the language model {self.id!r}: {str(error).splitlines()[0]} "
+                "Give a hub id that is cached or reachable, or a folder with config.json and safetensors."
+            ) from error
+
+    def embed(self, ids: Tensor) -> Tensor:
+        embeds: Tensor = self.lm.get_input_embeddings()(ids)
+        return embeds
+
+    def embedding_table(self) -> Tensor:
+        table: Tensor = self.lm.get_input_embeddings().weight
+        return table
+
+    def head_table(self) -> Tensor:
+        table: Tensor = self.lm.get_output_embeddings().weight
+        return table
+
+    def _additive(self, mask: Tensor | None) -> Tensor | None:
+        """Eager attention adds its mask to the scores; a bool one would be added as 0 and 1."""
+        if mask is None:
+            return None
+        return torch.zeros_like(mask, dtype=self.lm.dtype).masked_fill(~mask, torch.finfo(self.lm.dtype).min)
+
+    def _checkpoint_layers(self, is_on: bool) -> None:
+        """transformers checkpoints a layer in training mode only; here that mode is set for the layer alone, so that
+        dropout inside it stays off."""
+        if self.gradient_checkpointing:
+            for layer in self.lm.modules():
+                if isinstance(layer, GradientCheckpointingLayer):
+                    layer.training = is_on
+
+
+def locate(reference: str) -> str:
+    """The folder or hub id that transformers can open; a GGUF file is converted once into a folder beside it."""
+    path = resolve_asset(reference)
+    if path.endswith(".gguf"):
+        source = Path(path)
+        folder = source.with_suffix(".transformers")
+        if not (folder / "config.json").is_file():
+            convert_gguf(source, folder)
+        return str(folder)
+    return path
+
+
+def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
+    """The tokenizer that belongs to a language model.
+
+    Raises:
+        MissingAssetError: there is none at that id or folder.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(locate(reference), revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise MissingAssetError(f"cannot load a tokenizer of {reference!r}: {str(error).splitlines()[0]}") from error
+
+
+def _still_dropout(lm: Any) -> None:
+    """Some layers (OPT's) drop by their own mode and not by a child's; that mode is on while they are checkpointed."""
+    for layer in lm.modules():
+        if isinstance(layer, GradientCheckpointingLayer):
+            for name in [name for name, value in vars(layer).items() if "dropout" in name and type(value) is float]:
+                setattr(layer, name, 0.0)
+
+
+def _stop_ids(config: GenerationConfig | None) -> frozenset[int]:
+    eos = getattr(config, "eos_token_id", None)
+    if eos is None:
+        return frozenset()
+    return frozenset([eos] if isinstance(eos, int) else eos)
