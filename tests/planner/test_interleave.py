@@ -59,7 +59,7 @@ def test_without_interleaving_one_item_follows_another():
 
 
 def test_rows_without_times_cannot_be_put_into_chunks():
-    with pytest.raises(PlanError, match="item 1 of a clip has rows without times.*in_order"):
+    with pytest.raises(PlanError, match=r"item 1 of a clip has rows without times.*in_order"):
         Chunks().order([Strand(2, [0, 1]), Strand(2, None)])
 
 

@@ -1,4 +1,4 @@
-"""Clips, times as text, spans that see both ways, items inside the layers: what a plan lays out beyond one run an item."""
+"""Clips, times as text, spans that see both ways, items inside the layers: what a plan lays out beyond one run."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ def test_a_long_series_becomes_windows_with_their_times(omni_folder):
     times = plan.time_s[0][plan.kind[0] == int(Kind.MEDIA)].tolist()
     assert times == sorted(times) and times[-1] == pytest.approx(8.4)
     refused = composed(omni_folder)
-    with pytest.raises(Exception, match="lasts 9.00 s"):
+    with pytest.raises(Exception, match=r"lasts 9\.00 s"):
         plan_of(refused, Item("sound", sound))
 
 

@@ -1,0 +1,258 @@
+"""Published systems in small: the real parts, wired as in the paper, around a random language model.
+
+An archetype is a run and the questions it is asked. Items of one question share the prompt and differ in the answer, so
+only the media tell what to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from omniloom import media
+from omniloom.backbone.base import CacheView
+from omniloom.config import RunConfig, check_parts, load_run
+from omniloom.config.rules import part_places
+from omniloom.data.pipeline import Pipeline
+from omniloom.model import OmniModel, compose
+from omniloom.sequence import IGNORE, Item, Kind, Plan, Sample, Text, Turn
+from omniloom.testing.doubles import tiny_language_model
+
+ANSWERS = "abc"
+
+
+@dataclass(frozen=True)
+class Archetype:
+    """`run`: keys of a run file beside its name and backbone; `asks`: for each question the modalities of its items;
+    `source`: the system and its paper. `forms`: modality -> how its payloads look (see `payload_of`). `models`: name of a
+    folder beside the run -> maker of a tiny transformers model saved there. `train`: globs; none: all but the backbone.
+    `backbone`: writes another language model into the folder it is given. `options`: of the backbone in the run."""
+
+    name: str
+    source: str
+    run: Mapping[str, Any]
+    asks: Sequence[tuple[str, ...]]
+    forms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    train: Sequence[str] = ()
+    steps: int = 150
+    lr: float = 1e-2
+    backbone: Callable[[Path], Any] = tiny_language_model
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def parts(self) -> set[tuple[str, str]]:
+        """(room, name) of every part it uses, those that parts are made of included."""
+        values = {"name": "x", "backbone": {"id": "./language-model", **self.options}, **self.run}
+        found: set[tuple[str, str]] = set()
+        for _, room, spec in part_places(RunConfig.model_validate(values)):
+            found |= set(_parts_of(room, spec))
+        return found
+
+    def written(self, folder: Path) -> RunConfig:
+        """The language model, the tiny models and the run in a folder."""
+        torch.manual_seed(0)
+        self.backbone(folder / "language-model")
+        for name, make in self.models.items():
+            make().save_pretrained(folder / name)
+        values = {
+            "name": self.name.lower().replace(" ", "-"),
+            "threads": 1,
+            "backbone": {"id": "./language-model", **self.options},
+            **self.run,
+        }
+        # Markers cost slots, byte by byte, and no system is told apart by them.
+        values["modalities"] = {name: {"markers": ["", ""], **row} for name, row in self.run["modalities"].items()}
+        (folder / "run.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        loaded = load_run(folder / "run.yaml")
+        wrong = check_parts(loaded)
+        assert not wrong, wrong
+        return loaded.config
+
+    def samples(self, config: RunConfig) -> list[Sample]:
+        """Three of each question; an item's payload tells the answer by its number alone."""
+        found = []
+        for number, modalities in enumerate(self.asks):
+            for index, answer in enumerate(ANSWERS):
+                items = tuple(
+                    Item(name, payload_of(config.modalities[name].payload, index, **self.forms.get(name, {})))
+                    for name in modalities
+                )
+                turns = (Turn("user", (*items, Text("?"))), Turn("assistant", (Text(answer),)))
+                found.append(Sample(f"{number}-{index}", turns))
+        return found
+
+
+def _parts_of(room: str, spec: Any) -> Iterator[tuple[str, str]]:
+    """Parts named in a spec; a list or mapping inside it may name more of the same room."""
+    if isinstance(spec, str):
+        yield room, spec
+    elif isinstance(spec, Mapping) and isinstance(spec.get("type"), str):
+        yield room, spec["type"]
+        for key, value in spec.items():
+            inner = {"projector": "projectors", "projectors": "projectors", "encoders": "encoders"}.get(key)
+            inner = inner or {"processors": "processors"}.get(key)
+            for item in value if isinstance(value, list) else [value]:
+                if inner is not None:
+                    yield from _parts_of(inner, item)
+
+
+def payload_of(kind: str, index: int, **form: Any) -> media.Payload:
+    """A payload whose contents differ plainly with its number, and whose size does unless `same_size`.
+
+    Forms: `channels` (series, map), `features` (points), `seconds` (audio), `frames` (video), `sound` (video), `rate_hz`,
+    `steps` (series), `objects` (points: the last feature numbers the object).
+    """
+    rng = np.random.default_rng(17 + index)
+    longer = 0 if form.get("same_size") else index % 2
+    if kind == "image":
+        return media.Image(_pixels(rng, index, (24, 24 + 8 * longer)))
+    if kind == "video":
+        count = form.get("frames", 4) + 2 * longer
+        frames = np.stack([_pixels(rng, index, (24, 24)) for _ in range(count)])
+        times = np.arange(count) / form.get("rate_hz", 2.0)
+        sound = _sound(rng, index, count / form.get("rate_hz", 2.0)) if form.get("sound") else None
+        return media.Video(frames, times, sound)
+    if kind == "audio":
+        return _sound(rng, index, form.get("seconds", 0.4) * (1 + 0.5 * longer))
+    if kind == "points":
+        count = form.get("points", 24) + 6 * longer
+        xyz = rng.normal(0, 1, (count, 3)) * np.roll([1.5, 0.5, 0.1], index)
+        features = rng.normal(index, 0.1, (count, form.get("features", 0)))
+        if form.get("objects"):
+            number = np.arange(count)[:, None] % form["objects"]
+            features = np.concatenate([features, number], 1)
+            xyz = xyz * 0.2 + np.concatenate([number, number * (index - 1), 0 * number], 1)
+        return media.Points(xyz.astype(np.float32), features.astype(np.float32))
+    steps = form.get("steps", 24) + 8 * longer
+    channels = form.get("channels", 2)
+    if kind == "series":
+        waves = np.sin((index + 1) * 0.4 * np.arange(steps)[:, None] + np.arange(channels))
+        values = waves + index - 1 + rng.normal(0, 0.05, (steps, channels))
+        return media.Series(values.astype(np.float32), form.get("rate_hz", 50.0))
+    if kind == "map":
+        ramp = np.linspace(0, index + 1, 24)[None, None] + rng.normal(0, 0.05, (channels, 24, 24))
+        return media.Map(ramp.astype(np.float32))
+    raise AssertionError(f"no payload of kind {kind!r} here")
+
+
+def _pixels(rng: np.random.Generator, index: int, size: tuple[int, int]) -> np.ndarray:
+    colour = np.roll([220, 60, 20], index)
+    return np.clip(colour + rng.integers(-20, 20, (*size, 3)), 0, 255).astype(np.uint8)
+
+
+def _sound(rng: np.random.Generator, index: int, seconds: float) -> media.Audio:
+    time = np.arange(int(16000 * seconds)) / 16000
+    wave = 0.4 * np.sin(2 * np.pi * (250.0 * 3**index) * time) + rng.normal(0, 0.01, time.size)
+    return media.Audio(wave.astype(np.float32)[None], 16000)
+
+
+class Trial:
+    """An archetype composed in a folder, with its samples prepared."""
+
+    def __init__(self, archetype: Archetype, folder: Path) -> None:
+        self.archetype, self.folder = archetype, folder
+        self.config = archetype.written(folder)
+        self.model: OmniModel = compose(self.config, base=folder)
+        self.pipeline = Pipeline(self.model)
+        self.samples = archetype.samples(self.config)
+
+    def plans(self, samples: Sequence[Sample] | None = None, *, ask: bool = False) -> list[Plan]:
+        """One plan a sample; questions only with `ask`."""
+        chosen = self.samples if samples is None else samples
+        prompts = [sample.prompt() if ask else sample for sample in chosen]
+        return self.pipeline.plans([self.pipeline.prepare(sample) for sample in prompts], ask=ask)
+
+    def permuted(self) -> list[Sample]:
+        """Every sample with the media of the next one of its question, and its own answer."""
+        count = len(ANSWERS)
+        found = []
+        for at, sample in enumerate(self.samples):
+            other = self.samples[at - at % count + (at + 1) % count]
+            found.append(replace(sample, turns=(other.turns[0], sample.turns[1])))
+        return found
+
+    def globs(self) -> list[str]:
+        """What trains."""
+        if self.archetype.train:
+            return list(self.archetype.train)
+        return [name for name, values in self.model.components().items() if values and name != "backbone"]
+
+    @torch.no_grad()
+    def loss(self, samples: Sequence[Sample] | None = None) -> float:
+        """Mean loss of the answers' tokens, without what parts add."""
+        sums = self.model.losses(Plan.stack(self.plans(samples))).sums()
+        return float(sums["text"][0] / sums["text"][1])
+
+    def train(self) -> None:
+        """The same batch again and again, until the laws of learning hold with room to spare, or the steps are over."""
+        before = self.loss()
+        chosen = self.model.train_only(self.globs())
+        optimizer = torch.optim.AdamW(list(chosen.values()), lr=self.archetype.lr, weight_decay=0.0)
+        for step in range(self.archetype.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = self.archetype.lr * min(1.0, (step + 1) / 10)
+            losses = self.model.losses(Plan.stack(self.plans()))
+            optimizer.zero_grad()
+            losses.total().backward()
+            torch.nn.utils.clip_grad_norm_(list(chosen.values()), 1.0)
+            optimizer.step()
+            if step % 10 == 9 and self._has_learned(before):
+                break
+        self.model.eval()
+        self.pipeline = Pipeline(self.model)
+
+    def _has_learned(self, before: float) -> bool:
+        self.model.eval()
+        after = self.loss()
+        has = after < 0.4 * before and self.loss(self.permuted()) - after > 0.3 * (before - after)
+        self.model.train_only(self.globs())
+        return has
+
+    @torch.no_grad()
+    def logits(self, plan: Plan) -> list[torch.Tensor]:
+        """(slots, V) of each document, in the order of the samples."""
+        logits = self.model.logits(self.model.hidden(plan))
+        order = sorted(range(len(plan.samples)), key=lambda index: plan.samples[index])
+        return [logits[(plan.document == index) & (plan.stream == 0)] for index in order]
+
+
+def grown(plan: Plan, ids: Sequence[int]) -> Plan:
+    """A plan with answered ids behind it, as text of its last document."""
+    count = len(ids)
+    if not count:
+        return plan
+    fills = {"modality": -1, "item": -1, "source": -1, "label": IGNORE, "span": -1, "kind": int(Kind.TEXT)}
+    fills |= {"document": int(plan.document.max()), "segment": int(plan.segment.max()) + 1, "time_s": float("nan")}
+    grown_tensors = {}
+    for name, value in plan.tensors().items():
+        shape = (*value.shape[:-1], count)
+        added = torch.full(shape, fills.get(name, 0), dtype=value.dtype)
+        if name == "ids":
+            added[0] = torch.tensor(ids)
+        if name == "position":
+            added[:] = int(plan.next_position[0]) + torch.arange(count)
+        grown_tensors[name] = torch.cat([value, added], -1)
+    return replace(plan, **grown_tensors)
+
+
+@torch.no_grad()
+def cached_logits(model: OmniModel, plans: Sequence[Plan], ids: Sequence[int]) -> list[torch.Tensor]:
+    """(1 + ids, V) logits of each prompt, all decoded together with a cache."""
+    batch = Plan.stack(plans)
+    cache = model.backbone.new_cache()
+    done = model.run(batch, cache=cache)
+    facts, last = done.facts, done.hidden[torch.arange(len(plans)), batch.lengths - 1]
+    view = CacheView(cache, ~batch.is_padding, batch.next_position)
+    seen = [model.logits(last)]
+    for count, token in enumerate(ids):
+        facts = facts.step(torch.zeros(len(plans), 1, dtype=torch.long), batch.lengths - 1 + count)
+        with model.context.of(facts):
+            last = model.backbone.step(model.embed_ids(torch.full((len(plans), 1), token)), view)
+        seen.append(model.logits(last))
+    return list(torch.stack(seen, 1))

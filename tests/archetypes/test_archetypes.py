@@ -1,0 +1,73 @@
+"""Every part at work in a published system, in small: it learns from its media, and whatever way it is run, it says the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from omniloom.checkpoint import load_model, save_model
+from omniloom.registry import BUILT_IN
+from omniloom.sequence import Plan
+from tests.archetypes.harness import Archetype, Trial, cached_logits, grown
+from tests.archetypes.systems import SYSTEMS
+
+ROOMS = ("processors", "encoders", "projectors", "fusers", "interaction", "positions", "interleavings", "backbones")
+# Proven by the starter's own runs: their weights come out of packages.
+ELSEWHERE = {("encoders", "efficientnet_lite0")}
+
+
+@pytest.fixture(scope="module", params=SYSTEMS, ids=lambda archetype: archetype.name)
+def trial(request, tmp_path_factory) -> Trial:
+    """A system composed, its weights random, with what begins at zero stirred for the laws that look at it."""
+    archetype: Archetype = request.param
+    return Trial(archetype, tmp_path_factory.mktemp("archetype"))
+
+
+def largest(ours, theirs) -> float:
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1.0)) for a, b in zip(ours, theirs, strict=True))
+
+
+def test_every_part_is_used_by_a_published_system():
+    used = {part for archetype in SYSTEMS for part in archetype.parts()} | ELSEWHERE
+    missing = [(room, name) for room in ROOMS for name in BUILT_IN[room] if (room, name) not in used]
+    assert not missing
+
+
+def test_names_of_systems_are_their_own():
+    names = [archetype.name for archetype in SYSTEMS]
+    assert len(set(names)) == len(names)
+
+
+def test_it_learns_from_its_media_and_from_nothing_else(trial):
+    before = trial.loss()
+    trial.train()
+    after, permuted = trial.loss(), trial.loss(trial.permuted())
+    assert after <= before / 2, f"loss {before:.2f} -> {after:.2f} in {trial.archetype.steps} steps"
+    gain = before - after
+    assert permuted - after >= gain / 5, f"loss {before:.2f} -> {after:.2f}, with permuted media only {permuted:.2f}"
+
+
+def test_a_mixed_batch_equals_one_by_one_and_packed(trial):
+    plans = trial.plans()
+    alone = [trial.logits(plan)[0] for plan in plans]
+    assert largest(trial.logits(Plan.stack(plans)), alone) < 1e-4
+    if trial.model.backbone.is_maskable:
+        assert largest(trial.logits(Plan.join([plans[::2], plans[1::2]])), alone) < 1e-4
+
+
+def test_decoding_with_a_cache_equals_the_whole_pass(trial):
+    plans = trial.plans(ask=True)[:: max(1, len(trial.samples) // 4)]
+    ids = [20, 35, 50]
+    together = cached_logits(trial.model, plans, ids)
+    for plan, cached in zip(plans, together, strict=True):
+        whole = trial.logits(grown(plan, ids))[0][-len(ids) - 1 :]
+        assert largest([cached], [whole]) < 1e-4
+
+
+def test_saved_and_loaded_it_is_bit_equal(trial):
+    with torch.no_grad():
+        plan = Plan.stack(trial.plans())
+        expected = trial.model.hidden(plan)
+        save_model(trial.model, trial.config, trial.folder, trained=trial.model.components())
+        loaded, _ = load_model(trial.folder)
+        assert torch.equal(loaded.hidden(plan), expected)
