@@ -1,5 +1,6 @@
 """Room 5: save and load, strictly, without pickle."""
 
+from omniloom.checkpoint.initial import begin_with, initial_digests
 from omniloom.checkpoint.run import load_model, read_manifest, save_model, seal
 
-__all__ = ["load_model", "read_manifest", "save_model", "seal"]
+__all__ = ["begin_with", "initial_digests", "load_model", "read_manifest", "save_model", "seal"]

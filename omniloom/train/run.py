@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from omniloom.checkpoint import read_manifest, save_model
+from omniloom.checkpoint import begin_with, initial_digests, read_manifest, save_model
 from omniloom.checkpoint.tensors import assign_strict
 from omniloom.config import LoadedRun, RunConfig, check_parts, digest, dump, load_run
 from omniloom.data import FeatureCache, open_source
@@ -87,6 +87,7 @@ class _Run:
         self.settled = settle(loaded, folder)
         self.states = StateFolder(folder)
         self.elapsed_s = 0.0
+        self.begun: set[str] = set()
 
     def _refuse_other(self, loaded: LoadedRun) -> None:
         """Refuse a folder that another run was trained in, before anything in it is touched."""
@@ -114,6 +115,7 @@ class _Run:
         assert self.settled.threads is not None
         pin_threads(self.settled.threads)
         model = compose(self.settled, base=self.folder)
+        self.begun = begin_with(model, self.settled, self.folder)
         used = {name for stage in self.settled.stages for name in stage.data}
         sources = open_sources(self.settled, self.folder, [name for name in self.settled.data if name in used])
         pipeline = Pipeline(model, cache=FeatureCache(self.folder / "cache"))
@@ -124,14 +126,14 @@ class _Run:
     def _resolved(self, model: OmniModel, sources: Mapping[str, Source], pipeline: Pipeline) -> RunConfig:
         """The run with steps for minutes: measured the first time, read back every other time."""
         path = self.folder / "state" / "resolved.yaml"
-        digests = (
-            json.dumps({name: source.digest() for name, source in sources.items()}, indent=1, sort_keys=True) + "\n"
-        )
+        known = {name: source.digest() for name, source in sources.items()}
+        known |= initial_digests(self.settled, self.folder)
+        digests = json.dumps(known, indent=1, sort_keys=True) + "\n"
         if path.is_file():
             text = path.read_text()
             if (self.folder / "data.json").read_text() != digests:
                 raise TrainingError(
-                    f"the data of the run in {self.folder} have changed since it began. "
+                    f"the data of the run in {self.folder}, or what it begins with, have changed since it began. "
                     "Restore them, or start anew with --fresh."
                 )
             resolved = load_run(path).config
@@ -177,7 +179,7 @@ class _Run:
                     self._save(number + 1, 0, trainer, metrics, run_digest, trained, moments=False)
         finally:
             metrics.close()
-        save_model(model, config, self.folder, trained=trained)
+        save_model(model, config, self.folder, trained=trained | self.begun)
         self.states.remove()
         self.tell({"event": "saved", "folder": str(self.folder), "elapsed_s": self.elapsed_s})
 
