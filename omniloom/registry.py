@@ -37,9 +37,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "video": "omniloom.encoders.processors:VideoProcessor",
         "hub": "omniloom.encoders.hub_processor:HubProcessor",
         "vector": "omniloom.encoders.vector:VectorProcessor",
+        "together": "omniloom.encoders.together:TogetherProcessor",
         "features": "omniloom.encoders.features:FeaturesProcessor",
         "native_image": "omniloom.encoders.native_image:NativeImageProcessor",
         "tiles": "omniloom.encoders.tiles:TilesProcessor",
+        "map": "omniloom.encoders.map_processor:MapProcessor",
         "hub_video": "omniloom.encoders.hub_frames:HubVideoProcessor",
     },
     "encoders": {
@@ -48,6 +50,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "series_conv": "omniloom.encoders.series_conv:SeriesConv",
         "point_net": "omniloom.encoders.point_net:PointNet",
         "vector": "omniloom.encoders.vector:VectorEncoder",
+        "together": "omniloom.encoders.together:TogetherEncoder",
         "identity": "omniloom.encoders.features:Identity",
         "efficientnet_lite0": "omniloom.encoders.efficientnet_part:EfficientNetEncoder",
         "hub_vision": "omniloom.encoders.hub_vision:HubVision",
@@ -105,7 +108,10 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "in_order": "omniloom.planner.interleave:InOrder",
     },
     "fusers": {},
-    "backbones": {"causal_lm": "omniloom.backbone.causal_lm:CausalLM"},
+    "backbones": {
+        "causal_lm": "omniloom.backbone.causal_lm:CausalLM",
+        "seq2seq_lm": "omniloom.backbone.seq2seq_lm:Seq2SeqLM",
+    },
     "generators": {"voice": "omniloom.generators.voice:VoiceGenerator"},
     "voices": {"joe": "omniloom.starter:voice"},
     "sources": {

@@ -141,6 +141,12 @@ def _timed(frames, length, mels=8):
     return {"frames": (frames, mels), "length": [length]}
 
 
+def _pair(first, second):
+    """Two streams of one item, a row each 20 ms and each 30 ms."""
+    both = {"0": (first, 4), "0:shape": [first, 0, 0, 0], "0:times_us": [20_000 * i for i in range(first)]}
+    return both | {"1": (second, 3), "1:shape": [second, 0, 0, 0], "1:times_us": [30_000 * i for i in range(second)]}
+
+
 # (options, shapes of raw tensors the part takes, shapes it must refuse). An id is the name of a tiny model. A mapping
 # is a bundle: names of shapes, or of numbers themselves in a list.
 _RGB = [(3, 16, 16), (3, 24, 16), (2, 3, 16, 16), (3, 16, 16)]
@@ -204,6 +210,19 @@ CASES = {
     ],
     "vector": [({"length": 7, "rows": 3, "width": 4}, [(7,), (7,)], [(6,), (7, 1), ()])],
     "identity": [({"width": 5}, [(3, 5), (1, 5)], [(3, 4), (0, 5), (5,)])],
+    "together": [
+        (
+            {
+                "encoders": [
+                    {"type": "log_mel_conv", "num_mels": 4, "width": 8, "depth": 1, "heads": 2, "conv_width": 4},
+                    {"type": "series_conv", "channels": 3, "width": 6, "heads": 2, "stride": 4},
+                ],
+                "sampling": "linear",
+            },
+            [_pair(40, 27), _pair(3, 2), _pair(40, 27)],
+            [(5, 4), _pair(5, 3) | {"1": (3, 2)}],
+        ),
+    ],
     "hub_audio": [
         ({"id": "ast"}, [(24, 16), (24, 16)], [(23, 16), (24, 8), (24,)]),
         ({"id": "ast", "tokens": "cls", "layer": -2, "taps": [0, 1]}, [(24, 16), (24, 16)], [(25, 16)]),
