@@ -7,6 +7,7 @@ is random, the ones that start at zero too, so that nothing is invisible.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -69,20 +70,20 @@ def stock_model(folder: Path, **changes: object) -> OmniModel:
     return _stirred(compose(config_of(folder, **changes), base=folder))
 
 
-def clean_model(stock: OmniModel) -> OmniModel:
-    """The parts of a model, in float64, around a backbone that is float64 from end to end."""
+def clean_model(stock: OmniModel, adapters: dict | None = None) -> OmniModel:
+    """The parts of a model, in float64, around a backbone that is float64 from end to end; `adapters`: instead of LoRA."""
     parts = {name: copy.deepcopy(part).double() for name, part in stock.parts.items()}
     rows = {}
     for name, row in stock.rows.items():
         path = row.input
         if path is not None:
             encoder, chain = stock.inputs[name]
-            path = InputPath(path.processor, parts[encoder], [parts[link] for link in chain], path.max_slots, path.over)
+            path = replace(path, encoder=parts[encoder], chain=[parts[link] for link in chain])
         output = row.output and OutputPath(parts[f"{name}/codec"], row.output.layout, row.output.block)
         rows[name] = ModalityRow(name, row.payload_kind, row.markers, path, output)
     planner = Planner(stock.planner.tokenizer, stock.planner.template, rows, stock.vocabulary)
-    lora = LoRA(rank=2, targets=LORA["targets"], routes=LORA["routes"])
-    return _stirred(OmniModel(CleanBackbone(), planner, stock.inputs, parts, {"lora": lora}).double()).eval()
+    adapters = adapters or {"lora": LoRA(rank=2, targets=LORA["targets"], routes=LORA["routes"])}
+    return _stirred(OmniModel(CleanBackbone(), planner, stock.inputs, parts, adapters).double()).eval()
 
 
 def _stirred(model: OmniModel) -> OmniModel:

@@ -83,6 +83,13 @@ class HookableLayers(Backbone):
             attention._doors = (doors,)  # not a child here: it is the layer's
             attention.config = _hooked_config(attention.config)
 
+    def attention(self, layer: int) -> nn.Module:
+        found: nn.Module = _attention_of(self._layer(layer))
+        return found
+
+    def attention_heads(self, layer: int) -> int:
+        return int(_attention_of(self._layer(layer)).config.num_attention_heads)
+
     def hook_ffn(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         self.remember(context)
         owner = self._layer(layer)

@@ -130,7 +130,7 @@ class Interaction(ABC):
         """Put its modules into the language model under `name`.
 
         Raises:
-            ConfigError: the model has no such layer, or a modality it names does not exist or cannot give what it needs.
+            ConfigError: the model has no such layer, or a modality it names is not there or cannot give what it needs.
         """
 
     def prepare(self, moment: Moment) -> Any:

@@ -30,7 +30,7 @@ def numbers_of(names: str | Sequence[str], modalities: Sequence[str], *, what: s
 
 
 def documents_of(plan: Plan, items: Sequence[PlannedItem]) -> list[int]:
-    """The document each item belongs to; one without slots stands before the slot of its start, or ends its document."""
+    """The document of each item; one without slots stands before the slot of its start, or ends its document."""
     table = plan.document.cpu()
     found = []
     for item in items:

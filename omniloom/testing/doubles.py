@@ -1,8 +1,8 @@
 """Tiny instances of real classes, for laws and conformance: no downloads, a second on one core.
 
 `tiny_language_model` saves a random transformers Llama and a byte-level tokenizer with a chat template to a folder,
-which every loading path then opens as it would a hub id. `CleanBackbone` computes in its own dtype from end to end,
-so that laws can be held to 1e-9 in float64; stock models pass through float32 inside.
+which every loading path then opens as it would a hub id; `tiny_encoder_decoder` a T5. `CleanBackbone` computes in its
+own dtype from end to end, so that laws can be held to 1e-9 in float64; stock models pass through float32 inside.
 """
 
 from __future__ import annotations
@@ -13,17 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from omniloom.backbone.base import Backbone, BackboneOutput, CacheView, attention_mask
 from omniloom.backbone.doors import HookedFFN, LayerDoors, open_door
 from omniloom.errors import ConfigError
 from omniloom.sequence import Plan
 
-__all__ = ["CHATML", "CleanBackbone", "tiny_language_model", "tiny_tokenizer"]
+__all__ = ["CHATML", "CleanBackbone", "tiny_encoder_decoder", "tiny_language_model", "tiny_tokenizer"]
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] }}"
@@ -74,6 +80,35 @@ def tiny_language_model(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config).to(getattr(torch, dtype))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_encoder_decoder(folder: Path, *, width: int = 32, layers: int = 2, seed: int = 0) -> Path:
+    """Save a random T5 of about 60 thousand parameters with its tokenizer, which ends a text as T5's own does and has
+    no chat template; returns the folder."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = None
+    end = (_SPECIALS[2], tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {end[0]}", special_tokens=[end]
+    )
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=width,
+        d_kv=width // 4,
+        d_ff=2 * width,
+        num_layers=layers,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=0,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=0,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -171,6 +206,13 @@ class CleanBackbone(Backbone):
 
     def hook_visible(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         open_door(self._block(layer), "visible", name, hook, context)
+
+    def attention(self, layer: int) -> nn.Module:
+        found: nn.Module = self._block(layer).attention
+        return found
+
+    def attention_heads(self, layer: int) -> int:
+        return self.heads
 
     def hook_ffn(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         block = self._block(layer)

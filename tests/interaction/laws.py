@@ -16,6 +16,12 @@ def model_with(folder, *, backbone=None, modalities=None, **adapters) -> OmniMod
     return compose(_config(folder, backbone, modalities, adapters), base=folder)
 
 
+def beside(*names: str) -> dict:
+    """Rows of the example's modalities that fill no slots."""
+    rows = example_values()["modalities"]
+    return {name: {**rows[name], "in": {**rows[name]["in"], "insert": "inject"}} for name in names}
+
+
 def _config(folder, backbone, modalities, adapters):
     values = example_values()
     changes = {"adapters": adapters, "backbone": {**values["backbone"], **(backbone or {})}}
