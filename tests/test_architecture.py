@@ -123,7 +123,27 @@ _TRANSFORMERS = {
         "TopPLogitsWarper",
         "Cache",
     },
-    "testing/doubles.py": {"LlamaConfig", "LlamaForCausalLM", "PreTrainedTokenizerFast"},
+    "layers/hub_loading.py": {"AutoConfig", "AutoModel", "PretrainedConfig", "PreTrainedModel", "utils", "logging"},
+    "projectors/hub_qformer.py": {
+        "AutoTokenizer",
+        "PretrainedConfig",
+        "PreTrainedModel",
+        "PreTrainedTokenizerBase",
+        "modeling_blip_2",
+        "Blip2PreTrainedModel",
+        "Blip2QFormerModel",
+        "modeling_instructblip",
+        "InstructBlipPreTrainedModel",
+        "InstructBlipQFormerModel",
+    },
+    "projectors/trunk.py": {"CLIPVisionModel", "PretrainedConfig", "PreTrainedModel", "ViTModel"},
+    "testing/doubles.py": {
+        "LlamaConfig",
+        "LlamaForCausalLM",
+        "PreTrainedTokenizerFast",
+        "T5Config",
+        "T5ForConditionalGeneration",
+    },
 }
 _LANGUAGE_MODELS = ("CausalLM", "DynamicCache", "GenerationConfig")
 

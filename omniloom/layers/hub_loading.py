@@ -1,4 +1,4 @@
-"""Published encoders of transformers, from a hub id or a folder: configuration first, weights strictly.
+"""Published models of transformers, from a hub id or a folder: configuration first, weights strictly.
 
 Only safetensors are read and no code of a repository is ever run.
 """
@@ -69,10 +69,10 @@ def load_model(
 
     Raises:
         MissingAssetError: no safetensors there.
-        CheckpointError: the file lacks parameters that the encoder needs.
+        CheckpointError: the file lacks parameters that the part needs.
     """
     verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    # The parts of the file that an encoder leaves out (text tower, decoder, head) would be reported as unexpected.
+    # The parts of the file that a part leaves out (text tower, decoder, head) would be reported as unexpected.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:

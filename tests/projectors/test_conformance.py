@@ -12,6 +12,8 @@ from omniloom.projectors import Context
 from omniloom.registry import BUILT_IN, build, spec_of
 from omniloom.sequence import Packed, Shape
 from omniloom.testing.part_laws import disturbed
+from tests.projectors.tiny_blip import save_tiny
+from tests.projectors.tiny_towers import save_tiny_towers
 
 IN_DIM, OUT_DIM = 12, 8
 INSTRUCTIONS = ("what is it", "", "count them all", "where")
@@ -77,6 +79,16 @@ OPTIONS = {
         {"windows_s": [0.5, 2.0], "queries": 4, "width": 16, "heads": 2, "causal": False, "cross_every": 2},
     ],
     "cif": [{"width": 8}, {"width": 8, "kernel": 1, "threshold": 0.9}],
+    "hub_qformer": [
+        {"id": "blip2"},
+        {"id": "blip2", "projection": "new", "own_queries": True, "weights": False},
+        {"id": "instructblip"},
+    ],
+    "trunk": [
+        {"id": "clip", "token": "keep"},
+        {"id": "clip", "token": "drop", "weights": False},
+        {"id": "vit", "layers": 1, "pre_norm": False, "post_norm": False},
+    ],
     "soft_moe": [{"queries": 5, "width": 16, "heads": 2}, {"queries": 1, "experts": 2, "width": 8, "depth": 1}],
     "vocabulary": [{}, {"heads": 1}],
     "residual": [{}, {"layers": 1, "ratio": 1.5, "normalise": True}],
@@ -89,7 +101,24 @@ GRIDS = {
 GRIDS["mosaic"] = [(5, 2, 2), (1, 2, 2), (3, 2, 2), (1, 1, 3)]
 MOSAICS = {"mosaic": [(2, 2, 10, 10), None, (1, 2, 5, 10), None]}
 SPECS = [{"type": name, **options} for name, several in OPTIONS.items() for options in several]
-parts = pytest.mark.parametrize("spec", SPECS, ids=str)
+parts = pytest.mark.parametrize("spec", SPECS, ids=str, indirect=True)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Folder of tiny published models."""
+    root = tmp_path_factory.mktemp("tiny")
+    save_tiny(root, rows=IN_DIM, width=OUT_DIM)
+    save_tiny_towers(root, width=IN_DIM)
+    return root
+
+
+@pytest.fixture
+def spec(request):
+    """A spec of the table; an id is the name of a tiny model."""
+    if "id" not in request.param:
+        return request.param
+    return {**request.param, "id": str(request.getfixturevalue("tiny") / request.param["id"])}
 
 
 def make(spec, seed=0):
@@ -198,6 +227,8 @@ def test_a_batch_without_items_is_refused(spec):
 
 @parts
 def test_it_builds_on_the_meta_device(spec):
+    if "weights" in spec_of("projectors", make(spec)):
+        spec = {**spec, "weights": False}
     with torch.device("meta"):
         part = build("projectors", spec, IN_DIM, OUT_DIM)
         part.serve("m")
