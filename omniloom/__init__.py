@@ -1,6 +1,7 @@
 """Omniloom: weave modalities into a language model.
 
-The Python door mirrors the command line: `load(run).chat([...])`, `train(run)`, `evaluate(run)`.
+The Python door mirrors the command line: `load(run).chat([...])`, `train(run)`, `evaluate(run)`,
+`add_modality(run, file)`.
 Importing this package loads neither torch nor transformers; the first use of a door does.
 """
 
@@ -9,9 +10,9 @@ from __future__ import annotations
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load", "train"]
+__all__ = ["__version__", "add_modality", "evaluate", "load", "train"]
 
-_DOORS = {"load": "omniloom.api", "train": "omniloom.api", "evaluate": "omniloom.api"}
+_DOORS = dict.fromkeys(("add_modality", "evaluate", "load", "train"), "omniloom.api")
 
 
 def __getattr__(name: str) -> Any:

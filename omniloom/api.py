@@ -1,8 +1,9 @@
-"""The Python door: what the command line does, as three functions.
+"""The Python door: what the command line does, as functions.
 
 omni = omniloom.load("runs/quickstart")
 omni.chat(["What is this?", Path("cat.png")]).text
 omniloom.train("run.yaml");  omniloom.evaluate("runs/quickstart")
+omniloom.add_modality("runs/quickstart", "touch.py", data="touch/train/", test="touch/test/")
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from omniloom.media import Payload, save, suffix_of
 from omniloom.model import Reply, Sampling
 from omniloom.sequence import Item, Sample, Text, Turn
 from omniloom.train import train
+from omniloom.train.adding import Added, add_modality
 
-__all__ = ["Answer", "Conversation", "Omni", "evaluate", "load", "train"]
+__all__ = ["Added", "Answer", "Conversation", "Omni", "add_modality", "evaluate", "load", "train"]
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import typer
 
 from omniloom import __version__
 from omniloom.cli import (
+    adding,
     chatting,
     checking,
     converting,
@@ -63,6 +64,7 @@ app.command("show")(showing.show)
 app.add_typer(scaffolding.app, name="new")
 app.command("check")(checking.check)
 app.command("train")(training.train)
+app.command("add-modality")(adding.add_modality)
 app.command("eval")(evaluating.evaluate)
 app.command("report")(evaluating.report)
 app.command("chat", cls=ChatCommand)(chatting.chat)
