@@ -55,7 +55,7 @@ class Backbone(nn.Module, ABC):
 
     `is_maskable`: masks and positions alone decide what a slot reads. If not (recurrent layers, attention biased by
     slot numbers), documents cannot be packed and rows of different lengths cannot be decoded together. `position_axes`:
-    how many axes its positions may have. `decoder_start`: of an encoder-decoder, the id that begins an answer.
+    how many axes its positions may have. `decoder_start`: of an encoder-decoder, the ids that begin an answer.
     """
 
     width: int
@@ -63,7 +63,7 @@ class Backbone(nn.Module, ABC):
     stop_ids: frozenset[int]
     is_maskable: bool = True
     position_axes: int = 1
-    decoder_start: int | None = None
+    decoder_start: tuple[int, ...] | None = None
 
     @property
     def num_layers(self) -> int:

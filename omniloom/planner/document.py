@@ -34,7 +34,8 @@ class Slot:
 
 @dataclass
 class Document:
-    """Slots and items of one sample, in reading order. `stream`: of the slots that are added."""
+    """Slots and items of one sample, in reading order. `stream`: of the slots that are added. `fixed`: segments between
+    what an encoder reads and what its decoder says, which are never cut."""
 
     slots: list[Slot] = field(default_factory=list)
     items: list[PlannedItem] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Document:
     clips: int = 0
     spans: int = 0
     stream: int = 0
+    fixed: range = range(0)
 
     def add(
         self,

@@ -34,7 +34,7 @@ class Planner:
 
     `max_length`: slots a document may fill; `overflow`: what happens to a longer one: "refuse" it, or cut whole
     segments at its "end" or its "start" (after the opening), and count them. `positions`: where slots stand;
-    `interleaving`: the order of rows of one clip's items. `decoder_start`: of an encoder-decoder, the id that begins
+    `interleaving`: the order of rows of one clip's items. `decoder_start`: of an encoder-decoder, the ids that begin
     what its decoder says; everything but the last answer is read by its encoder. None: one stream of slots.
     """
 
@@ -50,7 +50,7 @@ class Planner:
         positions: Positions | None = None,
         interleaving: Interleaving | None = None,
         fusers: Sequence[FuserRow] = (),
-        decoder_start: int | None = None,
+        decoder_start: Sequence[int] | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.template = template
@@ -104,7 +104,10 @@ class Planner:
                 f"sample {sample.id!r} continues a plan with a learned token, whose label would stand in the plan "
                 "before it. Plan that answer together with the turn it answers."
             )
-        truncated = self._fit(document, range(opened, asked), sample.id)
+        candidates = [segment for segment in range(opened, asked) if segment not in document.fixed]
+        if document.fixed and self.overflow == "start":  # an answer is never said from its middle on
+            candidates = [segment for segment in candidates if segment < document.fixed.start]
+        truncated = self._fit(document, candidates, sample.id)
         return replace(self._finish(document, sample.id, truncated), turns=len(sample.turns)).check()
 
     def batch(self, plans: Sequence[Plan], *, pack: int = 0) -> Plan:
@@ -142,8 +145,11 @@ class Planner:
     def _begin_answer(self, document: Document) -> None:
         """From here on the decoder of an encoder-decoder speaks."""
         if self.decoder_start is not None:
+            first = document.segments
+            document.add(self.template.ending, Kind.TEXT)
             document.stream = 0
-            document.add([self.decoder_start], Kind.TEXT)
+            document.add(self.decoder_start, Kind.TEXT)
+            document.fixed = range(first, document.segments)
 
     def _add_turn(
         self,
@@ -185,7 +191,7 @@ class Planner:
             index = fusion.index
             sources = tuple(numbers[place] for place in fusion.places)
             document.items[index] = replace(document.items[index], parts=sources)
-        suffix = self._around("suffix", turn.role)
+        suffix = self.template.said_suffix if is_answer else self._around("suffix", turn.role)
         ends = self.template.learned_suffix if turn.role == "assistant" and learn else 0
         document.add(suffix, Kind.TEXT, learn=[index < ends for index in range(len(suffix))])
 
@@ -285,7 +291,7 @@ class Planner:
 
     # -- fitting and finishing --------------------------------------------------------------------------------
 
-    def _fit(self, document: Document, candidates: range, sample: str) -> int:
+    def _fit(self, document: Document, candidates: Sequence[int], sample: str) -> int:
         """Cut whole segments among the candidates (neither the opening nor what asks) until the document fits; returns
         how many."""
         if self.max_length is None or len(document.slots) <= self.max_length:

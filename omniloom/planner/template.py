@@ -30,15 +30,18 @@ _PLAIN = {
 @dataclass(frozen=True)
 class Template:
     """`head`: ids before the first turn, if that is not a system turn; `bos`: those before any first turn.
-    `prefix`, `suffix`: ids around the content of each role. `learned_suffix`: how many ids of the assistant's suffix
-    are learned: up to and with the one that ends an answer. `stop`: ids that end an answer."""
+    `prefix`, `suffix`: ids around the content of each role. `said_suffix`: ids behind an answer that is said, not
+    read. `learned_suffix`: how many of them are learned: up to and with the one that ends an answer. `stop`: ids that
+    end an answer. `ending`: ids that end what an encoder reads."""
 
     bos: tuple[int, ...]
     head: tuple[int, ...]
     prefix: Mapping[str, tuple[int, ...]]
     suffix: Mapping[str, tuple[int, ...]]
+    said_suffix: tuple[int, ...]
     learned_suffix: int
     stop: frozenset[int]
+    ending: tuple[int, ...] = ()
 
     @classmethod
     def of(
@@ -51,7 +54,8 @@ class Template:
         is_answer_bare: bool = False,
     ) -> Template:
         """From a tokenizer: `kind` "chat" takes its chat template apart, "plain" writes "User: ... Assistant: ...".
-        `is_answer_bare`: an answer ends with the tokenizer's own end token alone, as a decoder with an encoder has it.
+        `is_answer_bare`: an answer that is said ends with the tokenizer's own end token alone, as a decoder with an
+        encoder has it; around what is read stands what the tokenizer itself puts around a text.
 
         Raises:
             ConfigError: the tokenizer has no chat template, or one that does not put the same text around every turn;
@@ -63,9 +67,10 @@ class Template:
             bos, around, default = _take_apart(tokenizer)
         prefix = {role: _ids(tokenizer, text[0]) for role, text in around.items()}
         suffix = {role: _ids(tokenizer, text[1]) for role, text in around.items()}
+        bos_ids, said, end = _ids(tokenizer, bos), suffix["assistant"], ()
         if is_answer_bare:
-            suffix["assistant"] = (tokenizer.eos_token_id,)
-        bos_ids = _ids(tokenizer, bos)
+            begin, end = _around_text(tokenizer)
+            bos_ids, said = bos_ids or begin, (tokenizer.eos_token_id,)
         if system is None:
             head = bos_ids + _ids(tokenizer, default)
         elif system == "":
@@ -75,15 +80,21 @@ class Template:
         else:
             raise ConfigError("the chat template takes no system turn; leave `system` out of the backbone.")
         specials = set(tokenizer.all_special_ids)
-        ending = suffix["assistant"]
-        place = next((index for index, token in enumerate(ending) if token in specials or token in stop), None)
-        learned = len(ending) if place is None else place + 1
-        stops = stop | ({ending[learned - 1]} if ending else set())
-        return cls(bos_ids, head, prefix, suffix, learned, frozenset(stops))
+        place = next((index for index, token in enumerate(said) if token in specials or token in stop), None)
+        learned = len(said) if place is None else place + 1
+        stops = stop | ({said[learned - 1]} if said else set())
+        return cls(bos_ids, head, prefix, suffix, said, learned, frozenset(stops), end)
 
 
 def _bos_of(tokenizer: Any) -> str:
     return tokenizer.bos_token or "" if getattr(tokenizer, "add_bos_token", False) else ""
+
+
+def _around_text(tokenizer: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """What the tokenizer puts before and behind a text: nothing and </s> (T5), <s> and </s> (BART)."""
+    text, whole = _ids(tokenizer, "a"), tuple(tokenizer("a")["input_ids"])
+    start = next(place for place in range(len(whole)) if whole[place : place + len(text)] == text)
+    return whole[:start], whole[start + len(text) :]
 
 
 def _ids(tokenizer: Any, text: str, *, plain: bool = False) -> tuple[int, ...]:

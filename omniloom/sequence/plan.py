@@ -223,8 +223,14 @@ class Plan:
         """The same document, continued by the turns of `other`; the border must be a turn's border.
 
         Raises:
-            PlanError: more than one row or document on either side, or padding.
+            PlanError: more than one row or document on either side, or padding; or an answer of a decoder, which its
+                encoder reads in the turns after it.
         """
+        if bool((self.stream == 1).any()) and bool((self.stream == 0).any()):
+            raise PlanError(
+                "a plan that ends with what a decoder says cannot go on: in later turns its encoder reads that answer. "
+                "Plan all turns again."
+            )
         for plan in (self, other):
             if plan.shape[0] != 1 or bool(plan.is_padding.any()) or int(plan.document.max()) != 0:
                 raise PlanError("append joins two plans of one row and one document each, without padding.")

@@ -29,6 +29,7 @@ def prove(plan: Plan) -> None:
     together = _prove_documents(plan, real)
     _prove_labels(plan, real, together)
     _prove_spans(plan, together)
+    _prove_streams(plan, together)
 
 
 def _prove_items(plan: Plan) -> None:
@@ -123,3 +124,13 @@ def _prove_spans(plan: Plan, together: Tensor) -> None:
     labelled = inside & same & (plan.label != IGNORE)
     if bool(labelled.any()):
         raise PlanError("a label stands inside a span whose slots see each other: its answer would be visible.")
+
+
+def _prove_streams(plan: Plan, together: Tensor) -> None:
+    """What an encoder reads of a document stands before what its decoder says, and bears no labels."""
+    back = (plan.stream[:, :-1] == 0) & (plan.stream[:, 1:] == 1) & together[:, :-1]
+    if bool(back.any()):
+        row, slot = (int(value) for value in back.nonzero()[0])
+        raise PlanError(f"row {row}, slot {slot + 1}: the encoder reads a slot behind what the decoder says.")
+    if bool(((plan.stream == 1) & (plan.label != IGNORE)).any()):
+        raise PlanError("a label stands on a slot of the encoder, which predicts nothing.")

@@ -1,0 +1,64 @@
+"""One stream of a plan: the slots of one side of an encoder-decoder, behind one another in every row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from omniloom.sequence import Plan
+
+__all__ = ["Stream"]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """`row`, `slot`, `place` (N,): slot `slot` of a row of the plan stands at `place` here. `document` (B, M): of every
+    place, -1 where none is."""
+
+    row: Tensor
+    slot: Tensor
+    place: Tensor
+    document: Tensor
+
+    @classmethod
+    def of(cls, plan: Plan, number: int) -> Stream:
+        """The slots of a stream, without padding."""
+        chosen = (plan.stream == number) & ~plan.is_padding
+        row, slot = chosen.nonzero(as_tuple=True)
+        place = chosen.cumsum(1)[row, slot] - 1
+        document = plan.document.new_full((plan.shape[0], int(chosen.sum(1).max())), -1)
+        return cls(row, slot, place, document.index_put((row, place), plan.document[row, slot]))
+
+    @property
+    def length(self) -> int:
+        """Places of the longest row."""
+        return self.document.shape[1]
+
+    @property
+    def counts(self) -> list[int]:
+        """How many slots each row has here."""
+        return [int(count) for count in (self.document >= 0).sum(1)]
+
+    @property
+    def documents(self) -> list[int]:
+        """The documents that have a slot here."""
+        return [int(number) for number in self.document.unique() if number >= 0]
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, M) bool, True where a place holds a slot. The first place of a row without any is, too: nothing of it is
+        read, and a row of attention over nothing has no gradient."""
+        mask = self.document >= 0
+        first = torch.arange(self.length, device=mask.device) == 0
+        return mask | (first & ~mask.any(1, keepdim=True))
+
+    def take(self, values: Tensor) -> Tensor:
+        """(B, L, ...) of the plan's slots to (B, M, ...) of its places; zeros where none is."""
+        rows = values.new_zeros(*self.document.shape, *values.shape[2:])
+        return rows.index_put((self.row, self.place), values[self.row, self.slot])
+
+    def put(self, states: Tensor, into: Tensor) -> Tensor:
+        """(B, M, ...) of its places in their slots of (B, L, ...)."""
+        return into.index_put((self.row, self.slot), states[self.row, self.place])
