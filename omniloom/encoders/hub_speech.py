@@ -19,10 +19,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_loading import load_config, load_model, read_config, without_noise
 from omniloom.encoders.silence import fill_with_silence
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.layers import by_shape
+from omniloom.layers.hub_loading import load_config, load_model, read_config, without_noise
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["HubSpeech"]

@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_loading import load_config, load_model, without_noise
 from omniloom.encoders.hub_tower import levels_of, square_side
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.layers import by_shape
+from omniloom.layers.hub_loading import load_config, load_model, without_noise
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["HubVideo"]

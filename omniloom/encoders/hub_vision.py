@@ -20,11 +20,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import require_items
-from omniloom.encoders.hub_loading import load_config, load_model, without_noise
 from omniloom.encoders.hub_tower import levels_of, square_side, tower_key_mapping
 from omniloom.encoders.pictures import picture_shape, pictures_of
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
 from omniloom.layers import by_shape
+from omniloom.layers.hub_loading import load_config, load_model, without_noise
 from omniloom.sequence import Packed, Raw, Shape
 
 __all__ = ["HubVision"]

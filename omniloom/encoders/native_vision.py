@@ -22,9 +22,9 @@ from transformers.vision_utils import get_vision_window_index
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_loading import load_config, load_model, without_noise
 from omniloom.encoders.hub_tower import levels_of, square_side, tower_key_mapping
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
+from omniloom.layers.hub_loading import load_config, load_model, without_noise
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["NativeVision"]

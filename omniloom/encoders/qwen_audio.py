@@ -23,10 +23,10 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3Omni
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_loading import load_config, load_model, without_noise
 from omniloom.encoders.hub_tower import tower_key_mapping
 from omniloom.encoders.silence import fill_with_silence
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
+from omniloom.layers.hub_loading import load_config, load_model, without_noise
 from omniloom.sequence import Bundle, Packed, Shape
 
 __all__ = ["QwenAudio"]
