@@ -99,6 +99,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "lora": "omniloom.interaction.lora:LoRA",
         "gated_attention": "omniloom.interaction.gated_attention:GatedAttention",
         "cross_attention": "omniloom.interaction.cross_attention:CrossAttention",
+        "deepstack": "omniloom.interaction.deepstack:DeepStack",
+        "token_injection": "omniloom.interaction.token_injection:TokenInjection",
     },
     "positions": {
         "sequential": "omniloom.planner.positions:Sequential",
@@ -126,6 +128,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "datasets": {"starter": "omniloom.starter:dataset"},
     "licences": {"starter": "omniloom.starter:terms"},
     "modalities": {},
+    "published": {"llava": "omniloom.published.llava:llava"},
 }
 
 

@@ -210,6 +210,14 @@ CASES = {
     ],
     "vector": [({"length": 7, "rows": 3, "width": 4}, [(7,), (7,)], [(6,), (7, 1), ()])],
     "identity": [({"width": 5}, [(3, 5), (1, 5)], [(3, 4), (0, 5), (5,)])],
+    "stem": [
+        ({"width": 8, "kernel": 8, "size": [16, 16]}, _RGB, _NOT_RGB),
+        ({"width": 8, "kernel": 4, "stride": 3, "size": [24, 8], "channels": 1}, [(20, 8), (7, 8)], [(7, 9), (25, 8)]),
+        ({"width": 8, "kernel": 4, "size": [8, 8], "channels": 1}, [(1, 8, 8), (1, 12, 8)], [(3, 8, 8), (3, 8)]),
+    ],
+    "series_stem": [
+        ({"channels": 3, "width": 8, "kernel": 4, "stride": 2, "length": 20}, [(n, 3) for n in (4, 9, 20)], [(3, 3)]),
+    ],
     "together": [
         (
             {
