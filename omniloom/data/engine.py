@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from omniloom.data.cache import FeatureCache
 from omniloom.data.pipeline import Pipeline
 from omniloom.errors import ConfigError, did_you_mean
 from omniloom.model import OmniModel, Reply, Sampling, generate
@@ -15,12 +16,15 @@ __all__ = ["Engine"]
 
 
 class Engine:
-    """Answers for one model. `batch`: prompts that run together, at most."""
+    """Answers for one model. `batch`: prompts that run together, at most. `cache`: where rows of encoders are kept, all
+    of which are frozen here; None makes them anew."""
 
-    def __init__(self, model: OmniModel, *, batch: int = 16) -> None:
+    def __init__(self, model: OmniModel, *, batch: int = 16, cache: FeatureCache | None = None) -> None:
         self.model = model
         self.batch = batch
-        self.pipeline = Pipeline(model)
+        self.pipeline = Pipeline(model, cache=cache)
+        if cache is not None:
+            self.pipeline.freeze(model.components())
 
     @property
     def outputs(self) -> dict[str, str]:

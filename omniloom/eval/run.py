@@ -11,6 +11,7 @@ from typing import Any
 
 from omniloom.checkpoint import load_model, seal
 from omniloom.config import EvaluationConfig, RunConfig, digest
+from omniloom.data.cache import FeatureCache
 from omniloom.data.engine import Engine
 from omniloom.data.sources import Source, open_source
 from omniloom.errors import ConfigError, DataError, MediaError
@@ -41,7 +42,8 @@ def evaluate(
     """
     folder = Path(run)
     model, config = load_model(folder, allow_code=allow_code)
-    results = evaluate_model(Engine(model, batch=batch), config, folder, tasks=tasks, tell=tell)
+    cache = None if config.cache is None else FeatureCache.of(folder, config.cache)
+    results = evaluate_model(Engine(model, batch=batch, cache=cache), config, folder, tasks=tasks, tell=tell)
     path = folder / "eval" / "results.json"
     if tasks and path.is_file() and (before := read_results(path)).run_digest == results.run_digest:
         measured = {**before.tasks, **results.tasks}

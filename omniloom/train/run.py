@@ -118,7 +118,7 @@ class _Run:
         self.begun = begin_with(model, self.settled, self.folder)
         used = {name for stage in self.settled.stages for name in stage.data}
         sources = open_sources(self.settled, self.folder, [name for name in self.settled.data if name in used])
-        pipeline = Pipeline(model, cache=FeatureCache(self.folder / "cache"))
+        pipeline = Pipeline(model, cache=FeatureCache.of(self.folder, self.settled.cache))
         config = self._resolved(model, sources, pipeline)
         self._train_stages(config, model, sources, pipeline)
         return self.folder
