@@ -187,12 +187,18 @@ class Seq2SeqLM(StockModel):
         hidden: Tensor = out.last_hidden_state[:, -1]
         return hidden
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    @property
+    def _head_scale(self) -> float:
+        """What hidden states are multiplied by in front of a head that is tied to the embeddings."""
         config = self.lm.config
-        scales = {"t5": getattr(config, "scale_decoder_outputs", False), "umt5": config.tie_word_embeddings}
-        if scales.get(self.kind, False):
-            hidden = hidden * self.width**-0.5  # of the head that is tied to the embeddings
-        logits: Tensor = self.lm.get_output_embeddings()(hidden)
+        scaled = {"t5": getattr(config, "scale_decoder_outputs", False), "umt5": config.tie_word_embeddings}
+        return self.width**-0.5 if scaled.get(self.kind, False) else 1.0
+
+    def head_table(self) -> Tensor:
+        return super().head_table() * self._head_scale
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.lm.get_output_embeddings()(hidden * self._head_scale)
         bias = getattr(self.lm, "final_logits_bias", None)
         return logits if bias is None else logits + bias.to(logits.device)
 
