@@ -60,6 +60,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "hub_video": "omniloom.encoders.hub_video:HubVideo",
         "hub_speech": "omniloom.encoders.hub_speech:HubSpeech",
         "hub_audio": "omniloom.encoders.hub_audio:HubAudio",
+        "phi_audio": "omniloom.encoders.phi_audio:PhiAudio",
         "qwen_audio": "omniloom.encoders.qwen_audio:QwenAudio",
     },
     "codecs": {"image_fsq": "omniloom.codecs.image_fsq:ImageFSQ"},

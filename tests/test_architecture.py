@@ -22,7 +22,7 @@ LINES: list[tuple[list[str], bool]] = [
     (["encoders", "codecs", "projectors", "interaction", "backbone"], False),
     (["generators"], False),
     (["planner", "model", "checkpoint"], True),
-    (["data"], False),
+    (["data", "published"], False),
     (["eval", "train", "serve"], True),
     (["api"], False),
     (["testing", "starter", "recipes"], False),
@@ -124,6 +124,7 @@ _TRANSFORMERS = {
         "Cache",
     },
     "layers/hub_loading.py": {"AutoConfig", "AutoModel", "PretrainedConfig", "PreTrainedModel", "utils", "logging"},
+    "published/tensors.py": {"utils", "cached_file"},
     "projectors/hub_qformer.py": {
         "AutoTokenizer",
         "PretrainedConfig",

@@ -80,7 +80,7 @@ def _with_head(model: Any) -> PreTrainedModel:
 
 
 def _without_towers(kind: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """A class of the same name, by which transformers finds its rules, whose instances are trimmed when they are built."""
+    """A class of the same name, by which transformers finds its rules; instances are trimmed when they are built."""
 
     def build(self: Any, config: PretrainedConfig) -> None:
         kind.__init__(self, config)

@@ -1,7 +1,8 @@
-"""A stock language model of transformers, by hub id or folder: found, loaded and embedded; the options all of them have."""
+"""A stock language model of transformers, by hub id or folder: found, loaded, embedded; the options that all have."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import cached_file
 
 from omniloom.backbone.gguf import convert_gguf
 from omniloom.backbone.hooking import HookableLayers
@@ -18,6 +20,11 @@ from omniloom.registry import resolve_asset
 
 __all__ = ["DTYPES", "StockModel", "load_tokenizer"]
 
+_WITHOUT_ERRORS = {
+    "_raise_exceptions_for_gated_repo": False,
+    "_raise_exceptions_for_missing_entries": False,
+    "_raise_exceptions_for_connection_errors": False,
+}
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -121,15 +128,21 @@ def locate(reference: str) -> str:
 
 
 def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
-    """The tokenizer that belongs to a language model.
+    """The tokenizer that belongs to a language model; without a chat template it takes that of the model's processor.
 
     Raises:
         MissingAssetError: there is none at that id or folder.
     """
+    folder = locate(reference)
     try:
-        return AutoTokenizer.from_pretrained(locate(reference), revision=revision, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MissingAssetError(f"cannot load a tokenizer of {reference!r}: {str(error).splitlines()[0]}") from error
+    for name in ("chat_template.json", "processor_config.json"):
+        if not tokenizer.chat_template:
+            file = cached_file(folder, name, revision=revision or "main", **_WITHOUT_ERRORS)
+            tokenizer.chat_template = None if file is None else json.loads(Path(file).read_text()).get("chat_template")
+    return tokenizer
 
 
 def _still_dropout(lm: Any) -> None:

@@ -171,13 +171,16 @@ class Planner:
         parts = self._read(turn, number, sample, rng)
         found = fusions(parts, self.fusers)
         numbers: dict[int, int] = {}
+        lead = self.template.lead.get(turn.role, "")
         at = 0
         while at < len(parts):
             stop = at + 1
             part = parts[at]
             if isinstance(part, Text):
                 flag = learn if part.learn is None else part.learn and can_learn
-                document.add(self.text_ids(part.text), Kind.TEXT, learn=flag, weight=part.weight)
+                lead = self._add_special(document, lead)
+                document.add(self.text_ids(lead + part.text), Kind.TEXT, learn=flag, weight=part.weight)
+                lead = ""
             elif isinstance(part, Item):
                 self._add_codes(document, self.rows[part.modality], part, number, sample, learn)
             else:
@@ -194,6 +197,12 @@ class Planner:
         suffix = self.template.said_suffix if is_answer else self._around("suffix", turn.role)
         ends = self.template.learned_suffix if turn.role == "assistant" and learn else 0
         document.add(suffix, Kind.TEXT, learn=[index < ends for index in range(len(suffix))])
+
+    def _add_special(self, document: Document, lead: str) -> str:
+        """Add what leads words up to its last special token; what is left belongs to the words."""
+        cut = max((match.end() for match in self._control.finditer(lead)), default=0)
+        document.add(self.marker_ids(lead[:cut]), Kind.TEXT)
+        return lead[cut:]
 
     def _read(self, turn: Turn, number: int, sample: str, rng: torch.Generator | None) -> list[Any]:
         """The parts of a turn: text, items of codes, and input items that are read and shaped."""
@@ -242,7 +251,7 @@ class Planner:
         document.clips += len(seen) > 1
         indices = {id(ready): self.modalities.index(ready.row.name) for ready in clip}
         for order, ready in enumerate(seen):
-            ids = self.marker_ids(ready.row.markers[0])
+            ids = self.marker_ids(_numbered(ready.row.markers[0], ready.row.name, document, seen[:order]))
             document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=order > 0, is_beside=order > 0)
         numbers = {}
         for place, ready in enumerate(clip):
@@ -354,6 +363,14 @@ class Planner:
             Place(slot.item if slot.row >= 0 else -1, slot.row, slot.clip, slot.is_beside) for slot in document.slots
         ]
         return self.positions.place(places, [item.shape for item in document.items])
+
+
+def _numbered(marker: str, modality: str, document: Document, before: Sequence[Ready]) -> str:
+    """A marker with the item's number among those of its modality, from 1, in the place of `{n}`."""
+    if "{n}" not in marker:
+        return marker
+    known = [item.modality for item in document.items if item.role == "in"] + [ready.row.name for ready in before]
+    return marker.replace("{n}", str(1 + known.count(modality)))
 
 
 def _merged(parts: Sequence[Text | Item]) -> list[Text | Item]:

@@ -1,0 +1,115 @@
+"""LLaVA as a run: template, logits and greedy answers are those of transformers' own class."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+
+from omniloom.checkpoint import load_model
+from omniloom.model import Sampling, generate
+from omniloom.published import adopt
+from omniloom.sequence import Item, Plan
+from tests.published.models import (
+    FIRST_SPECIAL,
+    TEXT,
+    filled,
+    ids_of,
+    logits_of,
+    picture,
+    rendered,
+    said,
+    sample,
+    stirred,
+    user,
+    write,
+)  # fmt: skip
+
+TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] != 'system' %}{{ message['role'].upper() + ': ' }}{% endif %}"
+    "{% for part in message['content'] if part['type'] == 'image' %}{{ '<image>\n' }}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] + ' ' }}{% endfor %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
+)
+IMAGE = FIRST_SPECIAL
+VISION = {
+    "model_type": "clip_vision_model", "hidden_size": 24, "intermediate_size": 48, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "image_size": 16, "patch_size": 4, "projection_dim": 16,
+}  # fmt: skip
+PROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 16}, "do_center_crop": True,
+    "crop_size": {"height": 16, "width": 16},
+}  # fmt: skip
+
+
+def config(**changes):
+    values = {
+        "vision_config": VISION, "text_config": {"model_type": "llama", **TEXT}, "image_token_index": IMAGE, **changes,
+    }  # fmt: skip
+    return transformers.LlavaConfig(**values)
+
+
+@pytest.fixture(scope="module")
+def llava(tmp_path_factory):
+    """(transformers' model, our run of its folder)."""
+    folder = tmp_path_factory.mktemp("llava")
+    theirs = stirred(transformers.LlavaForConditionalGeneration(config()))
+    write(folder / "model", theirs, ["<image>"], TEMPLATE, preprocessor_config=PROCESSOR)
+    return theirs, adopt(str(folder / "model"), folder / "run")
+
+
+@pytest.fixture(scope="module")
+def model(llava):
+    return load_model(llava[1])[0]
+
+
+def image(seed: int, **size: int) -> Item:
+    return Item("image", picture(seed, **size))
+
+
+SAMPLES = [
+    sample(user(image(1), "What is it?")),
+    sample(user(image(2), image(3, height=40), "Which is larger?")),
+    sample(user("Say nothing of pictures.")),
+    sample(user(image(4), "And this?"), said("a cat"), user("Really?")),
+]
+
+
+def plans_of(model) -> list[Plan]:
+    return [model.planner.plan(one, ask=True) for one in SAMPLES]
+
+
+def inputs_of(plan: Plan) -> dict:
+    raws = [item.raw for item in plan.items]
+    ids = torch.tensor([filled(plan, {"image": IMAGE})])
+    return {"input_ids": ids} | ({"pixel_values": torch.stack(raws)} if raws else {})
+
+
+def test_a_plan_is_the_text_of_the_template_with_rows_for_pictures(model):
+    for one, plan in zip(SAMPLES[:3], plans_of(model), strict=False):
+        text = rendered(model, one).replace("<image>", "<image>" * 16)
+        assert filled(plan, {"image": IMAGE}) == ids_of(model, text)
+
+
+def test_an_earlier_answer_stands_as_in_the_template_and_ends_with_the_end_token_that_it_lacks(model):
+    text = rendered(model, SAMPLES[3]).replace("<image>", "<image>" * 16).replace("a cat ", "a cat<|im_end|> ")
+    assert filled(plans_of(model)[3], {"image": IMAGE}) == ids_of(model, text)
+
+
+@torch.no_grad()
+def test_logits_are_those_of_the_original_alone_and_in_a_mixed_batch(llava, model):
+    plans = plans_of(model)
+    expected = [llava[0](**inputs_of(plan)).logits[0] for plan in plans]
+    for plan, theirs in zip(plans, expected, strict=True):
+        torch.testing.assert_close(logits_of(model, plan)[0], theirs, atol=1e-4, rtol=0)
+    for ours, theirs in zip(logits_of(model, Plan.stack(plans)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def test_greedy_answers_are_those_of_generate(llava, model):
+    plans = plans_of(model)
+    for plan, reply in zip(plans, generate(model, plans, Sampling(max_new=8)), strict=True):
+        given = inputs_of(plan)
+        mask = torch.ones_like(given["input_ids"])
+        said = llava[0].generate(**given, attention_mask=mask, max_new_tokens=8, do_sample=False)
+        assert list(reply.ids) == said[0, given["input_ids"].shape[1] :].tolist()
