@@ -33,7 +33,8 @@ _KINDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("wav", "flac", "ogg", "mp3"), ("audio",)),
     **dict.fromkeys(("mp4", "matroska", "avi"), ("video",)),
     **dict.fromkeys(("ply", "off"), ("points",)),
-    **dict.fromkeys(("npy", "zip"), ("series", "points")),
+    **dict.fromkeys(("npy", "zip"), ("series", "points", "map")),
+    "tiff": ("map",),
 }
 
 _LIKE_A_PATH = re.compile(r"(?:/|\./|\.\./).*\.[A-Za-z0-9]{2,5}")

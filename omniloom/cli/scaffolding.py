@@ -26,6 +26,7 @@ class PayloadKind(StrEnum):
     AUDIO = "audio"
     POINTS = "points"
     VIDEO = "video"
+    MAP = "map"
 
 
 @app.command("modality")

@@ -149,7 +149,7 @@ def _example(kind: str, processor: Any, smallest: Any) -> tuple[str, Any]:
     import numpy as np
 
     from omniloom.errors import OmniloomError
-    from omniloom.media import Audio, Image, Points, Series, Video
+    from omniloom.media import Audio, Image, Map, Points, Series, Video
 
     width = int(smallest.shape[-1])
     made: dict[str, tuple[str, Any]] = {
@@ -157,6 +157,7 @@ def _example(kind: str, processor: Any, smallest: Any) -> tuple[str, Any]:
         "audio": ("1 s", lambda: Audio(np.zeros((1, 16_000), np.float32), 16_000)),
         "video": ("8 frames", lambda: Video(np.zeros((8, 48, 64, 3), np.uint8), np.arange(8) / 8.0)),
         "series": ("128 steps", lambda: Series(np.zeros((128, width), np.float32))),
+        "map": ("64 x 48 px", lambda: Map(np.zeros((1, 48, 64), np.float32))),
         "points": (
             "256 points",
             lambda: Points(np.zeros((256, 3), np.float32), np.zeros((256, max(width - 3, 0)), np.float32)),

@@ -20,6 +20,7 @@ from omniloom.media.arrays import POINTS_FORMATS, SERIES_FORMATS
 from omniloom.media.audio import AUDIO_FORMATS
 from omniloom.media.formats import sniff
 from omniloom.media.image import IMAGE_FORMATS
+from omniloom.media.maps import MAP_FORMATS
 from omniloom.media.video import VIDEO_FORMATS
 from omniloom.sequence import Item, Sample, Turn
 
@@ -31,6 +32,7 @@ _FORMATS: dict[str, tuple[str, ...]] = {
     "video": VIDEO_FORMATS,
     "points": POINTS_FORMATS,
     "series": SERIES_FORMATS,
+    "map": MAP_FORMATS,
 }
 _HEAD_BYTES = 4096
 

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from PIL import Image as PILImage
 
 from omniloom.eval.svg import lines, scatter, waveform
-from omniloom.media import Audio, Image, Points, Series, Video, to_data_uri
+from omniloom.media import Audio, Image, Map, Points, Series, Video, to_data_uri
 
 __all__ = ["RENDERERS", "render_payload", "shows"]
 
@@ -74,6 +74,19 @@ def series(payload: Series) -> Markup:
     named = f"{channels} channel" + ("s" if channels > 1 else "")
     caption = f"{named}, {span}, {payload.values.min():.3g} to {payload.values.max():.3g}"
     return lines(payload.values, caption) + Markup("<figcaption>{}</figcaption>").format(caption)
+
+
+@shows(Map)
+def map_of_numbers(payload: Map) -> Markup:
+    """The first channel in greys, its least number black and its largest white."""
+    channels, height, width = payload.values.shape
+    first = payload.values[0].astype(np.float64)
+    span = max(float(np.ptp(first)), 1e-12)
+    greys = ((first - first.min()) / span * 255).round().astype(np.uint8)
+    named = f"{channels} channel" + ("s" if channels > 1 else "")
+    caption = f"{width} × {height} px, {named}, {payload.values.min():.3g} to {payload.values.max():.3g}"
+    picture = _picture(np.repeat(greys[..., None], 3, axis=2), SIDE_PX)
+    return picture + Markup("<figcaption>{}</figcaption>").format(caption)
 
 
 @shows(Points)

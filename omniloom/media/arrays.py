@@ -11,14 +11,13 @@ import torch
 
 from ..errors import MediaError
 from .audio import load_audio
-from .codes import invalid
 from .formats import require_format
 from .limits import Limits
 from .meshes import read_obj, read_off, read_ply
 from .options import LoadOptions
 from .payloads import Points, Series
 from .tables import read_npy, read_npz, read_table
-from .tensors import to_numpy
+from .tensors import numbers, to_float32
 
 __all__ = ["POINTS_FORMATS", "SERIES_FORMATS", "load_points", "load_series"]
 
@@ -47,7 +46,7 @@ def load_points(source: object, options: LoadOptions) -> Points:
     if isinstance(source, Mapping) and "xyz" in source and set(source) <= {"xyz", "features"}:
         return _from_xyz(source["xyz"], source.get("features"), limits)
     if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
-        return _split_points(_numbers(source, "points"), limits)
+        return _split_points(numbers(source, "points"), limits)
     message = (
         "points are read from a path, bytes, an array (N, 3 + C), nested lists or a dict with 'xyz' and 'features'."
     )
@@ -77,10 +76,10 @@ def _decode_points(content: bytes, limits: Limits) -> Points:
 
 
 def _from_xyz(xyz: object, features: object, limits: Limits) -> Points:
-    xyz_N3 = _numbers(xyz, "points")
+    xyz_N3 = numbers(xyz, "points")
     empty = np.zeros((len(xyz_N3) if xyz_N3.ndim else 0, 0), np.float32)
-    features_NC = empty if features is None else _numbers(features, "points")
-    return _within_points(Points(_float32(xyz_N3, "points"), _float32(features_NC, "points")), limits)
+    features_NC = empty if features is None else numbers(features, "points")
+    return _within_points(Points(to_float32(xyz_N3), to_float32(features_NC)), limits)
 
 
 def _split_points(values: np.ndarray, limits: Limits) -> Points:
@@ -89,7 +88,7 @@ def _split_points(values: np.ndarray, limits: Limits) -> Points:
         raise MediaError("invalid_points", message)
     if len(values) > limits.points_count or values.shape[1] - 3 > limits.points_features:
         _refuse_points(len(values), values.shape[1] - 3, limits)
-    values = _float32(values, "points")
+    values = to_float32(values)
     return Points(np.ascontiguousarray(values[:, :3]), np.ascontiguousarray(values[:, 3:]))
 
 
@@ -123,9 +122,9 @@ def load_series(source: object, options: LoadOptions) -> Series:
         limits.check_bytes("series", len(source))
         return _decode_series(source, limits)
     if isinstance(source, Mapping) and "values" in source and set(source) <= {"values", "rate_hz"}:
-        return _series(_numbers(source["values"], "series"), source.get("rate_hz"), limits)
+        return _series(numbers(source["values"], "series"), source.get("rate_hz"), limits)
     if isinstance(source, np.ndarray | torch.Tensor | list | tuple):
-        return _series(_numbers(source, "series"), None, limits)
+        return _series(numbers(source, "series"), None, limits)
     message = (
         "a series is read from a path, bytes, an array (T, C), nested lists or a dict with 'values' and 'rate_hz'."
     )
@@ -175,26 +174,10 @@ def _series(values: np.ndarray, rate_hz: object, limits: Limits) -> Series:
     _check_series(values.shape, limits)
     if rate_hz is not None and (isinstance(rate_hz, bool) or not isinstance(rate_hz, int | float | np.number)):
         raise MediaError("invalid_series", "rate_hz must be a number or None.")
-    return Series(_float32(values, "series"), None if rate_hz is None else float(rate_hz))
+    return Series(to_float32(values), None if rate_hz is None else float(rate_hz))
 
 
 def _check_series(shape: tuple[int, ...], limits: Limits) -> None:
     if shape[0] * shape[1] > limits.series_values or shape[1] > limits.series_channels:
         most = f"at most {limits.series_values} values in {limits.series_channels} channels are read"
         raise MediaError("series_too_large", f"{shape[0]} steps of {shape[1]} channels; {most}. Send fewer.")
-
-
-def _numbers(values: object, kind: str) -> np.ndarray:
-    """An array of plain numbers; ragged lists, text and objects are refused."""
-    try:
-        array = to_numpy(values)
-    except (ValueError, TypeError, OverflowError):
-        raise MediaError(invalid(kind), "the rows are not of one length. Fill them up first.") from None
-    if array.dtype.kind not in "biuf":
-        raise MediaError(invalid(kind), "the values are not all plain numbers.")
-    return array
-
-
-def _float32(values: np.ndarray, kind: str) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what overflows becomes infinity, and the payload refuses it
-        return np.array(values, dtype=np.float32, order="C")

@@ -22,7 +22,7 @@ _MP4_FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot
 def sniff(content: bytes) -> str | None:
     """The format's word, or None for any that this room does not know.
 
-    png, jpeg, webp, gif; wav, flac, ogg, mp3; mp4, matroska, avi; npy, zip, ply, off, text.
+    png, jpeg, webp, gif, tiff; wav, flac, ogg, mp3; mp4, matroska, avi; npy, zip, ply, off, text.
     """
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
@@ -30,6 +30,8 @@ def sniff(content: bytes) -> str | None:
         return "jpeg"
     if content.startswith((b"GIF87a", b"GIF89a")):
         return "gif"
+    if content.startswith((b"II*\x00", b"MM\x00*")):
+        return "tiff"
     if content[:4] in (b"RIFF", b"RF64"):
         return {b"WAVE": "wav", b"WEBP": "webp", b"AVI ": "avi"}.get(content[8:12])
     if content.startswith(b"fLaC"):

@@ -17,8 +17,9 @@ from .arrays import load_points, load_series
 from .audio import load_audio
 from .image import load_image
 from .limits import Limits
+from .maps import load_map
 from .options import LoadOptions
-from .payloads import Audio, Image, Payload, Points, Series, Video
+from .payloads import Audio, Image, Map, Payload, Points, Series, Video
 from .sources import Reader
 from .video import load_video
 
@@ -45,6 +46,7 @@ KINDS: dict[str, Kind] = {
     "video": Kind(Video, load_video),
     "points": Kind(Points, load_points),
     "series": Kind(Series, load_series),
+    "map": Kind(Map, load_map),
 }
 
 

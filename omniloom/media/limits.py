@@ -55,6 +55,10 @@ class Limits:
     series_values: int = 16_000_000
     series_channels: int = 4_096
 
+    map_bytes: int = 64 * _MIB
+    map_values: int = 16_000_000
+    map_channels: int = 64
+
     media_bytes: int = 64 * _MIB
 
     image_parts: int = 64

@@ -16,7 +16,7 @@ import soxr
 
 from ..errors import MediaError
 
-__all__ = ["Audio", "Image", "Payload", "Points", "Series", "Video"]
+__all__ = ["Audio", "Image", "Map", "Payload", "Points", "Series", "Video"]
 
 
 def _require(is_right: bool, code: str, message: str) -> None:
@@ -202,3 +202,19 @@ class Series(Payload):
     def duration_s(self) -> float | None:
         """Seconds from the first step to the end of the last; None without a rate."""
         return None if self.rate_hz is None else len(self.values) / self.rate_hz
+
+
+@dataclass(frozen=True, eq=False)
+class Map(Payload):
+    """One or more numbers for each pixel: `values` float32 (C, Y, X) in the source's units, finite, C, Y, X >= 1.
+
+    Depth in metres or millimetres, temperature, surface normals, optical flow, pressure of a touch.
+    """
+
+    kind: ClassVar[str] = "map"
+    values: np.ndarray
+
+    def __post_init__(self) -> None:
+        _require_array(self.values, np.float32, 3, "values", "(C, Y, X)", "invalid_map")
+        _require(self.values.size > 0, "invalid_map", f"values have shape {self.values.shape}; a map needs one value.")
+        _require(_is_finite(self.values), "invalid_map", "values hold NaN or infinity. Set missing ones to 0 first.")

@@ -7,6 +7,7 @@ video    .npz                exactly, with times and sound
          .webp (animation)   frames exactly, times to the millisecond; has no sound
 points   .npy, .npz          exactly
 series   .npz, .npy          exactly; .npy knows no rate, so a series with a rate needs .npz
+map      .npy, .npz          exactly
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import soundfile
 
 from ..errors import MediaError, did_you_mean
 from ..files import write_whole
-from .payloads import Audio, Image, Payload, Points, Series, Video
+from .payloads import Audio, Image, Map, Payload, Points, Series, Video
 
 __all__ = ["audio_to_wav_bytes", "image_to_png_bytes", "save", "suffix_of", "to_data_uri"]
 
@@ -74,6 +75,14 @@ def _series_to_npz(series: Series) -> bytes:
     return _npz(values=series.values, **rate)
 
 
+def _map_to_npy(payload: Map) -> bytes:
+    return _npy(payload.values)
+
+
+def _map_to_npz(payload: Map) -> bytes:
+    return _npz(values=payload.values)
+
+
 def _video_to_npz(video: Video) -> bytes:
     sound = {}
     if video.audio is not None:
@@ -108,6 +117,10 @@ _WRITERS: dict[str, dict[str, tuple[str, Callable[..., bytes]]]] = {
     "series": {
         ".npz": ("application/octet-stream", _series_to_npz),
         ".npy": ("application/octet-stream", _series_to_npy),
+    },
+    "map": {
+        ".npy": ("application/octet-stream", _map_to_npy),
+        ".npz": ("application/octet-stream", _map_to_npz),
     },
 }
 

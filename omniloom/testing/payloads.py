@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from omniloom.media import Audio, Image, Payload, Points, Series, Video
+from omniloom.media import Audio, Image, Map, Payload, Points, Series, Video
 
 __all__ = ["made_payloads"]
 
@@ -39,10 +39,19 @@ def made_payloads(kind: str, *, channels: Sequence[int] = (), seed: int = 0) -> 
     elif kind == "points":
         for count in (0, *wanted):
             yield [_points(rng, number, count) for number in (64, 150, 40, 64)]
+    elif kind == "map":
+        for count in wanted:
+            yield [_map(rng, count, *size) for size in ((32, 32), (24, 40), (48, 32), (32, 32))]
     elif kind == "series":
         for factor in (1, 32):
             for count in wanted:
                 yield [_series(rng, steps * factor, count) for steps in (64, 150, 40, 64)]
+
+
+def _map(rng: np.random.Generator, channels: int, height: int, width: int) -> Map:
+    """A slope with noise on it, as of a depth camera."""
+    slope = np.linspace(0.5, 4, width) * rng.uniform(0.5, 2, (channels, 1, 1))
+    return Map((slope + rng.normal(0, 0.1, (channels, height, width))).astype(np.float32))
 
 
 def _image(rng: np.random.Generator, height: int, width: int) -> Image:

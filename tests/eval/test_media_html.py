@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as PILImage
 
 from omniloom.eval.media_html import RENDERERS, render_payload, shows
-from omniloom.media import Audio, Image, Payload, Points, Series, Video, load
+from omniloom.media import Audio, Image, Map, Payload, Points, Series, Video, load
 
 
 def uri_bytes(html: str, kind: str) -> bytes:
@@ -50,6 +50,8 @@ def test_series_points_and_video_are_shown_with_their_sizes() -> None:
     assert "1 channel, 10 steps" in render_payload(Series(np.ones((10, 1), np.float32)))
     points = Points(np.eye(3, dtype=np.float32), np.zeros((3, 0), np.float32))
     assert "3 points" in render_payload(points)
+    depth = render_payload(Map(np.linspace(0.5, 4, 12, dtype=np.float32).reshape(1, 3, 4)))
+    assert "4 × 3 px, 1 channel, 0.5 to 4" in depth and depth.count("<img") == 1
     frames = np.zeros((12, 16, 16, 3), np.uint8)
     video = render_payload(Video(frames, np.arange(12) / 4, Audio(np.ones((1, 800), np.float32), 800)))
     assert video.count("<img") == 6 and "6 of 12 frames" in video and "<audio" in video

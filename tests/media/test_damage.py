@@ -12,6 +12,7 @@ from omniloom.media import CODES, KINDS, load
 
 from .makers import encode_audio, encode_image, encode_video, noise_image, tone
 from .test_arrays import OBJ, OFF, POINTS, _ply, npy, npz
+from .test_maps import depth_png, depth_tiff
 
 WHOLE = {
     "image": lambda: [encode_image(noise_image(), fmt) for fmt in ("PNG", "JPEG", "WEBP", "GIF")],
@@ -22,6 +23,7 @@ WHOLE = {
     "video": lambda: [encode_video(), encode_video(fmt="webm", codec="libvpx"), encode_video(fmt="avi", codec="mpeg4")],
     "points": lambda: [npy(POINTS), npz(points=POINTS), _ply("ascii", b"0 1 2 3 4\n" * 2), OBJ.encode(), OFF.encode()],
     "series": lambda: [npy(POINTS), npz(values=POINTS), b"a,b\n1,2\n3,4\n", encode_audio(np.zeros((9, 2)))],
+    "map": lambda: [npy(POINTS), npz(values=POINTS), depth_png(), depth_tiff(), depth_tiff(compression="tiff_lzw")],
 }
 
 

@@ -70,7 +70,7 @@ ADDRESSES = [
 ]
 
 
-@pytest.mark.parametrize("kind", ["image", "audio", "video", "points", "series"])
+@pytest.mark.parametrize("kind", ["image", "audio", "video", "points", "series", "map"])
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_an_address_is_refused_and_nothing_is_sent(address: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def send(*args: object, **options: object) -> None:
@@ -194,7 +194,7 @@ def test_malformed_data_uris_are_refused(uri: str) -> None:
 
 
 def test_frame_options_are_for_video_only() -> None:
-    for kind in ("image", "audio", "points", "series"):
+    for kind in ("image", "audio", "points", "series", "map"):
         assert refusal(b"x", kind, max_frames=3).code == "unsupported_option"
     for wrong in ({"max_frames": 0}, {"fps": 0}, {"fps": float("nan")}, {"max_frames": 2.5}):
         assert refusal(b"x", "video", **wrong).code == "unsupported_option"

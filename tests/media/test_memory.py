@@ -86,6 +86,15 @@ def _zip_of(name: str, data: bytes, declared: int | None = None) -> bytes:
     return local + central + b"PK\x05\x06" + struct.pack("<HHHHIIH", 0, 0, 1, 1, len(central), len(local), 0)
 
 
+def _tiff(width: int, height: int, tags: list[tuple[int, int, int, int]] | None = None, size: int = 0) -> bytes:
+    """A grey TIFF of one strip: declared width and height, and further tags (number, type, count, offset)."""
+    own = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 16), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 8)]
+    entries = [*own, (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, 32), *(tags or [])]
+    pixels = bytes(max(size, 32))
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    return b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory + bytes(4)
+
+
 def _mp4_index_bomb() -> bytes:
     """One chunk of a hundred million samples of one byte each: an index of gigabytes, if it were believed."""
     content = bytearray(encode_video())
@@ -143,6 +152,20 @@ CASES = {
     ),
     "8K video": ("video", {"video_too_large"}, 150, lambda: encode_video([0], size_px=(7680, 4320))),
     "mp4 index of 100 million samples": ("video", {"invalid_video"}, 100, _mp4_index_bomb),
+    "tiff of 2.5 gigapixels": ("map", {"map_too_large"}, 10, lambda: _tiff(50_000, 50_000)),
+    "tiff whose tags are its whole file": (
+        "map",
+        {"invalid_map"},
+        30,
+        lambda: _tiff(4, 4, [(40_000 + k, 1, 8 << 20, 8) for k in range(40)], 8 << 20),
+    ),
+    "tiff of 60 000 tags": ("map", {"invalid_map"}, 30, lambda: _tiff(4, 4, [(300, 3, 1, 0)] * 60_000)),
+    "16-bit png of 2.5 gigapixels": (
+        "map",
+        {"map_too_large"},
+        50,
+        lambda: raw_png(50_000, 50_000, depth=16, colour=0, data=zeros_deflated(30 << 20)),
+    ),
     "gzip": ("points", {"unsupported_media_type"}, 10, lambda: gzip.compress(bytes(10 << 20))),
 }
 

@@ -14,6 +14,7 @@ from omniloom.errors import MediaError
 from omniloom.media import (
     Audio,
     Image,
+    Map,
     Payload,
     Points,
     Series,
@@ -34,6 +35,7 @@ POINTS = Points(RANDOM.normal(size=(9, 3)).astype(np.float32), RANDOM.normal(siz
 BARE_POINTS = Points(POINTS.xyz, np.zeros((9, 0), np.float32))
 SERIES = Series(RANDOM.normal(size=(9, 2)).astype(np.float32), 12.5)
 RATELESS = Series(SERIES.values)
+MAP = Map(RANDOM.normal(size=(2, 4, 3)).astype(np.float32))
 
 EXACT = [
     (IMAGE, ".png"),
@@ -46,6 +48,8 @@ EXACT = [
     (SERIES, ".npz"),
     (RATELESS, ".npy"),
     (RATELESS, ".npz"),
+    (MAP, ".npy"),
+    (MAP, ".npz"),
 ]
 
 
@@ -55,7 +59,7 @@ def test_exact_formats_read_back_with_the_same_digest(payload: Payload, suffix: 
     assert load(path, payload.kind).digest() == payload.digest()
 
 
-@pytest.mark.parametrize("payload", [IMAGE, POINTS, SERIES, RATELESS])
+@pytest.mark.parametrize("payload", [IMAGE, POINTS, SERIES, RATELESS, MAP])
 def test_data_uris_read_back_with_the_same_digest(payload: Payload) -> None:
     assert load(to_data_uri(payload), payload.kind).digest() == payload.digest()
 
@@ -80,7 +84,7 @@ def test_an_animation_keeps_frames_exactly_and_times_to_the_millisecond() -> Non
 
 def test_the_same_payload_gives_the_same_bytes() -> None:
     assert image_to_png_bytes(IMAGE) == image_to_png_bytes(IMAGE)
-    for payload in (IMAGE, AUDIO, VIDEO, POINTS, SERIES):
+    for payload in (IMAGE, AUDIO, VIDEO, POINTS, SERIES, MAP):
         assert to_data_uri(payload) == to_data_uri(payload)
 
 
