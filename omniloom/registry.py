@@ -129,7 +129,11 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "datasets": {"starter": "omniloom.starter:dataset"},
     "licences": {"starter": "omniloom.starter:terms"},
     "modalities": {},
-    "published": {"llava": "omniloom.published.llava:llava"},
+    "published": {
+        "llava": "omniloom.published.llava:llava",
+        "qwen2_5_vl": "omniloom.published.qwen_vl:qwen2_5_vl",
+        "qwen2_vl": "omniloom.published.qwen_vl:qwen2_vl",
+    },
 }
 
 

@@ -23,22 +23,39 @@ _FRAME, _HOP, _FFT = 400, 160, 512  # 25 ms every 10 ms at 16 kHz, filled up to 
 _FLOOR = 1.1920928955078125e-07  # the smallest float32 above 1, less 1: what Kaldi takes the logarithm of at least
 
 
-def kaldi_fbank(samples_S: Tensor, num_mels: int, *, window: Literal["hanning", "povey"] = "hanning") -> Tensor:
+def kaldi_fbank(
+    samples_S: Tensor,
+    num_mels: int,
+    *,
+    window: Literal["hamming", "hanning", "povey"] = "hanning",
+    low_hz: float = 20.0,
+    high_hz: float = 8_000.0,
+    scale: float = 1.0,
+    floor: float = _FLOOR,
+    removes_mean: bool = True,
+) -> Tensor:
     """Natural logarithms of Kaldi's mel energies of a sound at 16 kHz: (F, num_mels), F = 1 + (S - 400) // 160.
 
     A frame loses its mean, then its low notes (pre-emphasis 0.97). Frames that would run past the end are left out, so
     a sound of fewer than 400 samples has none.
+
+    Args:
+        scale: of the samples; 32,768 for models that were trained on whole numbers of 16 bits.
+        floor: least energy.
     """
     if samples_S.shape[0] < _FRAME:
         return torch.zeros(0, num_mels)
-    frames = samples_S.double().unfold(0, _FRAME, _HOP)
-    frames = frames - frames.mean(1, keepdim=True)
+    frames = scale * samples_S.double().unfold(0, _FRAME, _HOP)
+    if removes_mean:
+        frames = frames - frames.mean(1, keepdim=True)
     before = torch.cat([frames[:, :1], frames[:, :-1]], 1)
+    # Hann's window begins at 0, Hamming's at 0.08; Povey's is Hann's with a flatter top.
+    least, power = (0.08 if window == "hamming" else 0.0), (0.85 if window == "povey" else 1.0)
     shape = torch.hann_window(_FRAME, periodic=False, dtype=torch.float64)
-    frames = (frames - 0.97 * before) * (shape**0.85 if window == "povey" else shape)
+    frames = (frames - 0.97 * before) * (least + (1 - least) * shape**power)
     energy = torch.fft.rfft(F.pad(frames, (0, _FFT - _FRAME))).abs().square()
-    filters = _filters(num_mels, _FFT, 16_000, 20.0, 8_000.0, "kaldi", True, False)
-    return (energy @ filters.T).clamp(min=_FLOOR).log().float()
+    filters = _filters(num_mels, _FFT, 16_000, low_hz, high_hz, "kaldi", True, False)
+    return (energy @ filters.T).clamp(min=floor).log().float()
 
 
 def decibel_mel(

@@ -43,7 +43,7 @@ _IMAGE_DEFAULTS: dict[str, dict[str, Any]] = {
 
 class HubProcessor(Processor):
     """Image to raw (3, Y, X), or Audio to what the model expects: (S,) samples (wav2vec 2.0, HuBERT) or frames:
-    (3000, M) for Whisper, (1024, 128) for AST, (1001, 64) for CLAP.
+    (3000, M) for Whisper, (1024, 128) for AST, (1001, 64) for CLAP, (F, 80) for Phi-4-multimodal.
 
     AST fills short sounds up with silence, CLAP repeats them first.
 

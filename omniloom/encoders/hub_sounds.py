@@ -1,6 +1,7 @@
 """What published encoders of sound read, by kind of feature extractor: log-mel frames, filter banks, waveforms.
 
-Source: Whisper (arXiv:2212.04356), wav2vec 2.0 (arXiv:2006.11477), AST (arXiv:2104.01778), CLAP (arXiv:2211.06687).
+Source: Whisper (arXiv:2212.04356), wav2vec 2.0 (arXiv:2006.11477), AST (arXiv:2104.01778), CLAP (arXiv:2211.06687),
+Phi-4-multimodal (arXiv:2503.01743).
 """
 
 from __future__ import annotations
@@ -60,11 +61,8 @@ def _waveform(config: Config, samples: Tensor, trim: bool, lengths: bool) -> Ten
 
 
 def _ast(config: Config, samples: Tensor, trim: bool, lengths: bool) -> Tensor:
-    if config["sampling_rate"] != 16_000:
-        raise ConfigError(f"AST's filter banks are of 16,000 Hz; the file says {config['sampling_rate']} Hz.")
+    _require_frame(config, samples)
     frames = kaldi_fbank(samples, config["num_mel_bins"])
-    if not len(frames):
-        raise MediaError("invalid_audio", f"the sound has {len(samples)} samples; one frame needs 400. Drop or pad it.")
     raw = F.pad(frames, (0, 0, 0, config["max_length"] - len(frames)))
     # The deviation is doubled, as in AST's own training.
     return (raw - config["mean"]) / (2 * config["std"]) if config["do_normalize"] else raw
@@ -91,6 +89,27 @@ def _clap(config: Config, samples: Tensor, trim: bool, lengths: bool) -> Tensor:
         # Models with fusion were trained on torchaudio's filters, those without on librosa's.
         scale="htk" if config["truncation"] == "fusion" else "slaney",
     )
+
+
+def _phi(config: Config, samples: Tensor, trim: bool, lengths: bool) -> Tensor:
+    _require_frame(config, samples)
+    return kaldi_fbank(
+        samples,
+        config["feature_size"],
+        window="hamming",
+        low_hz=config["mel_min_frequency"],
+        high_hz=config["mel_max_frequency"],
+        scale=32_768,
+        floor=1.0,
+        removes_mean=False,
+    )
+
+
+def _require_frame(config: Config, samples: Tensor) -> None:
+    if config["sampling_rate"] != 16_000:
+        raise ConfigError(f"Kaldi's filter banks are of 16,000 Hz; the file says {config['sampling_rate']} Hz.")
+    if len(samples) < 400:
+        raise MediaError("invalid_audio", f"the sound has {len(samples)} samples; one frame needs 400. Drop or pad it.")
 
 
 def _standardized(samples: Tensor) -> Tensor:
@@ -130,6 +149,12 @@ SOUNDS: dict[str, SoundKind] = {
         },
         _ast,
         _ast_window_s,
+        lambda config: 0.01,
+    ),
+    "Phi4Multimodal": SoundKind(
+        {"feature_size": 80, "sampling_rate": 16_000, "mel_min_frequency": 0, "mel_max_frequency": 7690},
+        _phi,
+        lambda config: None,
         lambda config: 0.01,
     ),
     "Clap": SoundKind(

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from transformers.models.phi4_multimodal.configuration_phi4_multimodal import Phi4MultimodalAudioConfig
+from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4MultimodalAudioModel
 from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniAudioEncoderConfig
 from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeAudioEncoderConfig
@@ -47,6 +49,17 @@ _HTSAT = {
     "num_attention_heads": (1, 2),
     "aff_block_r": 2,
     "enable_fusion": True,
+}
+_PHI = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_blocks": 1,
+    "num_attention_heads": 2,
+    "ext_pw_out_channel": 16,
+    "depthwise_separable_out_channel": 16,
+    "nemo_conv_channels": 8,
+    "input_size": 16,
+    "bias_max_distance": 5,
 }
 _QWEN = {
     "d_model": 16,
@@ -117,6 +130,7 @@ def _tiny_models() -> dict[str, transformers.PreTrainedModel]:
         "clap": transformers.ClapModel(
             transformers.ClapConfig(text_config=_TEXT, audio_config=_HTSAT, projection_dim=12)
         ),
+        "phi": Phi4MultimodalAudioModel(Phi4MultimodalAudioConfig(**_PHI)),
         "qwen2_audio": transformers.Qwen2AudioEncoder(transformers.Qwen2AudioEncoderConfig(**_QWEN)),
         "omni": Qwen2_5OmniAudioEncoder(Qwen2_5OmniAudioEncoderConfig(**{**_QWEN, "max_source_positions": 100})),
         "aut": Qwen3OmniMoeAudioEncoder(Qwen3OmniMoeAudioEncoderConfig(**_QWEN, downsample_hidden_size=4)),
@@ -238,6 +252,7 @@ CASES = {
         ({"id": "clap"}, [(101, 8), (20, 8), (101, 8)], [(129, 8), (100, 9), (0, 8)]),
         ({"id": "clap", "tokens": "pooled"}, [(101, 8), (20, 8)], [(129, 8)]),
     ],
+    "phi_audio": [({"id": "phi"}, [(n, 16) for n in (1, 8, 41, 41)], [(4, 15), (0, 16), (16,)])],
     "qwen_audio": [
         (
             {"id": "qwen2_audio"},
