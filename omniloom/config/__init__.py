@@ -7,6 +7,7 @@ dump(run.config)                                            the resolved run, wh
 """
 
 from omniloom.config.checking import Problem
+from omniloom.config.kinds import PartSpec
 from omniloom.config.loading import LoadedRun, digest, dump, load_run, problems, recipes
 from omniloom.config.modality_file import resolve_modality
 from omniloom.config.parts import check_parts
@@ -16,14 +17,17 @@ from omniloom.config.schema import (
     ComponentConfig,
     ContextConfig,
     EvaluationConfig,
+    RunConfig,
+    StageConfig,
+    WarmStartConfig,
+)
+from omniloom.config.table import (
+    FuserConfig,
     InConfig,
     ModalityConfig,
     OutConfig,
-    PartSpec,
-    RunConfig,
     SlotsConfig,
-    StageConfig,
-    WarmStartConfig,
+    TimestampsConfig,
     component_of,
 )
 
@@ -32,6 +36,7 @@ __all__ = [
     "ComponentConfig",
     "ContextConfig",
     "EvaluationConfig",
+    "FuserConfig",
     "InConfig",
     "LoadedRun",
     "ModalityConfig",
@@ -41,6 +46,7 @@ __all__ = [
     "RunConfig",
     "SlotsConfig",
     "StageConfig",
+    "TimestampsConfig",
     "WarmStartConfig",
     "check_parts",
     "component_of",

@@ -8,7 +8,7 @@ from typing import Any
 from omniloom.config.checking import Problem
 from omniloom.config.loading import LoadedRun
 from omniloom.config.rules import part_places
-from omniloom.config.schema import component_of
+from omniloom.config.table import component_of
 from omniloom.errors import ConfigError, MissingAssetError, did_you_mean
 from omniloom.registry import find, schema, split_spec
 

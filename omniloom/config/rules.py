@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
-from omniloom.config.schema import RunConfig, StageConfig, component_of
+from omniloom.config.schema import RunConfig, StageConfig
+from omniloom.config.table import component_of
 from omniloom.errors import did_you_mean
 from omniloom.registry import names
 

@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from omniloom.backbone.causal_lm import load_tokenizer
-from omniloom.config import RunConfig
-from omniloom.config.schema import FuserConfig
+from omniloom.config import FuserConfig, RunConfig
 from omniloom.errors import ConfigError, did_you_mean
 from omniloom.model.omni import OmniModel
 from omniloom.model.vocab import VocabRows
