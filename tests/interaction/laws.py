@@ -109,6 +109,8 @@ def reloaded(model: OmniModel, folder, target, *, backbone=None, modalities=None
     """The model saved as a run and loaded again; `adapters` and the rest as they were given to `model_with`."""
     import shutil
 
-    shutil.copytree(folder / "language-model", target / "language-model")
+    for part in ("language-model", "tower"):
+        if (folder / part).is_dir():
+            shutil.copytree(folder / part, target / part)
     save_model(model, _config(folder, backbone, modalities, adapters), target, trained=list(model.components()))
     return load_model(target)[0]
