@@ -42,6 +42,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "native_image": "omniloom.encoders.native_image:NativeImageProcessor",
         "tiles": "omniloom.encoders.tiles:TilesProcessor",
         "map": "omniloom.encoders.map_processor:MapProcessor",
+        "objects": "omniloom.encoders.object_processor:ObjectsProcessor",
         "hub_video": "omniloom.encoders.hub_frames:HubVideoProcessor",
     },
     "encoders": {
@@ -49,6 +50,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "log_mel_conv": "omniloom.encoders.log_mel_conv:LogMelConv",
         "series_conv": "omniloom.encoders.series_conv:SeriesConv",
         "point_net": "omniloom.encoders.point_net:PointNet",
+        "object_points": "omniloom.encoders.object_points:ObjectPoints",
         "vector": "omniloom.encoders.vector:VectorEncoder",
         "stem": "omniloom.encoders.stems:Stem",
         "series_stem": "omniloom.encoders.stems:SeriesStem",
@@ -132,6 +134,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "published": {
         "llava": "omniloom.published.llava:llava",
         "qwen2_5_vl": "omniloom.published.qwen_vl:qwen2_5_vl",
+        "qwen2_audio": "omniloom.published.qwen_audio:qwen2_audio",
         "qwen2_vl": "omniloom.published.qwen_vl:qwen2_vl",
     },
 }

@@ -1,0 +1,126 @@
+"""Qwen2-Audio as a run: template, logits and greedy answers are those of transformers' own class."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from omniloom.checkpoint import load_model
+from omniloom.media import Audio
+from omniloom.model import Sampling, generate
+from omniloom.published import adopt
+from omniloom.sequence import Item, Plan
+from tests.published.models import (
+    FIRST_SPECIAL,
+    TEXT,
+    filled,
+    ids_of,
+    logits_of,
+    rendered,
+    said,
+    sample,
+    stirred,
+    user,
+    write,
+)
+
+SPECIALS = ["<|audio_bos|>", "<|audio_eos|>", "<|AUDIO|>"]
+AUDIO = FIRST_SPECIAL + 2
+TEMPLATE = (
+    "{% set count = namespace(value=0) %}{% for message in messages %}"
+    "{% if loop.first and message['role'] != 'system' %}<|im_start|>system\nBe good.<|im_end|>\n{% endif %}"
+    "<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}<|im_end|>\n{% else %}"
+    "{% for part in message['content'] %}{% if part['type'] == 'audio' %}{% set count.value = count.value + 1 %}"
+    "Audio {{ count.value }}: <|audio_bos|><|AUDIO|><|audio_eos|>\n"
+    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# A window of 1 s: 100 frames, 50 behind the convolutions.
+WINDOW = 100
+PROCESSOR = {
+    "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 16, "chunk_length": 1, "hop_length": 160,
+    "n_fft": 400, "sampling_rate": 16_000, "n_samples": 16_000, "nb_max_frames": WINDOW, "dither": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """(transformers' model, ours)."""
+    folder = tmp_path_factory.mktemp("qwen-audio")
+    tower = {
+        "num_mel_bins": 16, "d_model": 24, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 48,
+        "max_source_positions": WINDOW // 2,
+    }  # fmt: skip
+    config = transformers.Qwen2AudioConfig(
+        audio_config={"model_type": "qwen2_audio_encoder", **tower},
+        text_config={"model_type": "qwen2", **TEXT},
+        audio_token_index=AUDIO,
+    )
+    theirs = stirred(transformers.Qwen2AudioForConditionalGeneration(config))
+    write(folder / "model", theirs, SPECIALS, TEMPLATE, preprocessor_config=PROCESSOR)
+    return theirs, load_model(adopt(str(folder / "model"), folder / "run"))[0]
+
+
+def sound(seed: int, milliseconds: int) -> Item:
+    count = 16 * milliseconds
+    wave = np.sin(2 * np.pi * (200 + 97 * seed) * np.arange(count) / 16_000)
+    noise = np.random.default_rng(seed).normal(0, 0.1, count)
+    return Item("audio", Audio((0.5 * wave + noise).astype(np.float32)[None], 16_000))
+
+
+SAMPLES = [
+    sample(user(sound(1, 1000), "What is it?")),
+    sample(user(sound(2, 130), sound(3, 260), "Which is louder?")),
+    sample(user(sound(4, 300), "And this?"), said("a cat"), user(sound(5, 90), "Really?")),
+    sample(user("Say nothing of sounds.")),
+]
+
+
+def plans_of(model) -> list[Plan]:
+    return [model.planner.plan(one, ask=True) for one in SAMPLES]
+
+
+def inputs_of(plan: Plan) -> dict:
+    ids = torch.tensor([filled(plan, {"audio": AUDIO})])
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    raws = [item.raw for item in plan.items]
+    if raws:
+        frames = torch.full((len(raws), WINDOW, 16), -1.5)
+        mask = torch.zeros(len(raws), WINDOW, dtype=torch.long)
+        for row, raw in enumerate(raws):
+            frames[row, : len(raw["frames"])] = raw["frames"]
+            mask[row, : int(raw["length"])] = 1
+        given |= {"input_features": frames.transpose(1, 2), "feature_attention_mask": mask}
+    return given
+
+
+def test_a_plan_is_the_text_of_the_template_with_numbered_sounds(pair):
+    for one, plan in zip(SAMPLES, plans_of(pair[1]), strict=True):
+        text = rendered(pair[1], one)
+        for item in plan.items:
+            text = text.replace("<|AUDIO|>", "<|done|>" * item.length, 1)
+        assert filled(plan, {"audio": AUDIO}) == ids_of(pair[1], text.replace("<|done|>", "<|AUDIO|>"))
+    assert "Audio 2: " in rendered(pair[1], SAMPLES[2])
+
+
+@torch.no_grad()
+def test_logits_are_those_of_the_original_alone_and_in_a_mixed_batch(pair):
+    theirs, model = pair
+    plans = plans_of(model)
+    expected = [theirs(**inputs_of(plan)).logits[0] for plan in plans]
+    for plan, logits in zip(plans, expected, strict=True):
+        torch.testing.assert_close(logits_of(model, plan)[0], logits, atol=1e-4, rtol=0)
+    for ours, logits in zip(logits_of(model, Plan.stack(plans)), expected, strict=True):
+        torch.testing.assert_close(ours, logits, atol=1e-4, rtol=0)
+
+
+def test_greedy_answers_are_those_of_generate(pair):
+    theirs, model = pair
+    plans = plans_of(model)
+    for plan, reply in zip(plans, generate(model, plans, Sampling(max_new=8)), strict=True):
+        given = inputs_of(plan)
+        said = theirs.generate(**given, max_new_tokens=8, do_sample=False)
+        assert list(reply.ids) == said[0, given["input_ids"].shape[1] :].tolist()
