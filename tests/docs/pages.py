@@ -13,6 +13,7 @@ from contextlib import chdir, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from omniloom.api import train
@@ -96,6 +97,13 @@ def _beside_a_tiny_run(folder: Path) -> None:
     shutil.copy(folder / "data" / "test-0.png", folder / "boot.png")
     record = {"messages": [{"role": "user", "content": [{"type": "image", "path": "boot.png"}]}]}
     (folder / "questions.jsonl").write_text(json.dumps(record) + "\n")
+    shutil.copy(ROOT / "examples" / "projector" / "weighted_mean.py", folder)
+    for split in ("train", "test"):
+        for label, sign in (("soft", -1.0), ("hard", 1.0)):
+            (folder / "pads" / split / label).mkdir(parents=True)
+            for index in range(3):
+                ramp = sign * np.linspace(0, 1, 24)[:, None] * np.ones((1, 6)) + 0.1 * index
+                np.save(folder / "pads" / split / label / f"{index}.npy", ramp.astype(np.float32))
 
 
 def play(page: Path, folder: Path) -> Path:
