@@ -36,6 +36,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "points": "omniloom.encoders.processors:PointsProcessor",
         "video": "omniloom.encoders.processors:VideoProcessor",
         "hub": "omniloom.encoders.hub_processor:HubProcessor",
+        "filter_bank": "omniloom.encoders.filter_bank_processor:FilterBankProcessor",
         "vector": "omniloom.encoders.vector:VectorProcessor",
         "together": "omniloom.encoders.together:TogetherProcessor",
         "features": "omniloom.encoders.features:FeaturesProcessor",
@@ -61,6 +62,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "native_vision": "omniloom.encoders.native_vision:NativeVision",
         "hub_video": "omniloom.encoders.hub_video:HubVideo",
         "hub_speech": "omniloom.encoders.hub_speech:HubSpeech",
+        "beats": "omniloom.encoders.beats:Beats",
         "hub_audio": "omniloom.encoders.hub_audio:HubAudio",
         "phi_audio": "omniloom.encoders.phi_audio:PhiAudio",
         "qwen_audio": "omniloom.encoders.qwen_audio:QwenAudio",
@@ -104,6 +106,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "cross_attention": "omniloom.interaction.cross_attention:CrossAttention",
         "deepstack": "omniloom.interaction.deepstack:DeepStack",
         "token_injection": "omniloom.interaction.token_injection:TokenInjection",
+        "moe_ffn": "omniloom.interaction.moe_ffn:MoEFFN",
     },
     "positions": {
         "sequential": "omniloom.planner.positions:Sequential",
@@ -115,7 +118,15 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "even": "omniloom.planner.interleave:Even",
         "in_order": "omniloom.planner.interleave:InOrder",
     },
-    "fusers": {},
+    "fusers": {
+        "sum": "omniloom.projectors.fusers.summing:Sum",
+        "weighted": "omniloom.projectors.fusers.summing:Weighted",
+        "gated": "omniloom.projectors.fusers.gated:Gated",
+        "channels": "omniloom.projectors.fusers.channels:Channels",
+        "clue": "omniloom.projectors.fusers.clue:Clue",
+        "cross": "omniloom.projectors.fusers.cross:Cross",
+        "align": "omniloom.projectors.fusers.align:Align",
+    },
     "backbones": {
         "causal_lm": "omniloom.backbone.causal_lm:CausalLM",
         "seq2seq_lm": "omniloom.backbone.seq2seq_lm:Seq2SeqLM",
@@ -133,6 +144,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "modalities": {},
     "published": {
         "llava": "omniloom.published.llava:llava",
+        "qwen2_5_omni_thinker": "omniloom.published.qwen_omni:qwen2_5_omni",
         "qwen2_5_vl": "omniloom.published.qwen_vl:qwen2_5_vl",
         "qwen2_audio": "omniloom.published.qwen_audio:qwen2_audio",
         "qwen2_vl": "omniloom.published.qwen_vl:qwen2_vl",

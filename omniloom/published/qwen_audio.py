@@ -11,7 +11,7 @@ __all__ = ["qwen2_audio"]
 
 
 def qwen2_audio(source: Source) -> Published:
-    """One row per 40 ms; longer sounds become several items."""
+    """One row per 40 ms. A longer sound is refused; the published processor cuts it at 30 s."""
     return Published(
         [
             Row(
@@ -21,7 +21,6 @@ def qwen2_audio(source: Source) -> Published:
                 source.named("hub", lengths=True),
                 Part(source.named("qwen_audio")),
                 [Part({"type": "linear"}, {"map": "multi_modal_projector.linear"})],
-                {"windows": True},
             )
         ]
     )
