@@ -190,6 +190,13 @@ CASES = {
         ({"width": 16, "groups": 4, "neighbours": 5}, [(30, 3), (2, 3), (30, 3), (1, 3)], [(5, 4), (0, 3), (3,)]),
         ({"width": 16, "groups": 4, "neighbours": 5, "features": 3}, [(30, 6), (9, 6)], [(5, 3)]),
     ],
+    "object_points": [
+        (
+            {"groups": [4, 2], "neighbours": [5, 3], "radii": [0.5, 1.0], "widths": [[8, 8], [16], [12]]},
+            [{"places": (count, 6), "points": (count, 20, 6)} for count in (3, 1, 2)],
+            [{"places": (2, 6), "points": (2, 20, 5)}, {"places": (1, 6), "points": (2, 20, 6)}, (20, 6)],
+        ),
+    ],
     "efficientnet_lite0": [
         ({"weights": False}, [(3, 64, 64), (2, 3, 33, 64)], _NOT_RGB[:3]),
         ({"weights": False, "tokens": "pooled"}, [(3, 64, 64), (2, 3, 33, 64)], _NOT_RGB[:1]),

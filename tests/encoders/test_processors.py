@@ -58,7 +58,7 @@ kinds = pytest.mark.parametrize("name", CASES)
 
 
 def test_every_built_in_processor_is_tested_here_or_beside():
-    beside = {"hub", "hub_video", "map", "native_image", "tiles"}
+    beside = {"hub", "hub_video", "map", "native_image", "objects", "tiles"}
     assert {*CASES, *beside} == set(BUILT_IN["processors"])
 
 
