@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -29,6 +29,12 @@ class Context:
     instructions: Sequence[str] = ()
     say: Callable[[str], Tensor] | None = None
     answers: Sequence[int] = ()
+
+    def item(self, index: int) -> Context:
+        """The same for one of the items alone."""
+        return replace(
+            self, instructions=self.instructions[index : index + 1], answers=self.answers[index : index + 1]
+        )
 
 
 class Projector(nn.Module, ABC):

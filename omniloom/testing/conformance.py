@@ -123,9 +123,10 @@ def check_projector(projector: Projector, packed: Packed | None = None) -> Confo
     """
     ledger = Ledger(type(projector).__name__)
     table = torch.randn(20, projector.out_dim, generator=torch.Generator().manual_seed(0))
-    context = Context("rows", table)
+    rows = packed or made_rows(projector.in_dim)
+    context = Context("rows", table, _asked(len(rows)), lambda text: table[[ord(letter) % 20 for letter in text]])
     projector.serve(context.modality)
-    projector_laws(ledger, projector, packed or made_rows(projector.in_dim), context)
+    projector_laws(ledger, projector, rows, context)
     return ledger.report()
 
 
@@ -229,12 +230,17 @@ def _prove_parts(ledger: Ledger, laws: ModelLaws) -> None:
         ledger.prove("generator: makes a payload of text", renders, remedy=remedy)
 
 
+def _asked(count: int) -> list[str]:
+    """An instruction for each item; they differ, in length as well."""
+    return [f"What is this{'?' * (index + 1)}" for index in range(count)]
+
+
 def _prove_chain(ledger: Ledger, laws: ModelLaws, chain: Sequence[tuple[str, dict[str, Any]]]) -> None:
     """The laws of every projector, each on the rows that the part before it gives."""
     model, path = laws.model, laws.row.input
     assert path is not None
     encoder: Any = path.encoder
-    context = Context(laws.name, model.backbone.embedding_table())
+    context = Context(laws.name, model.backbone.embedding_table(), _asked(len(laws.payloads)), model.say)
     with torch.no_grad(), disturbed(encoder):  # a gate may hold the rows at zero in the beginning
         packed = encoder([path.processor(payload, None) for payload in laws.payloads])
     for (label, options), projector in zip(chain, path.chain, strict=True):

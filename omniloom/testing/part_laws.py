@@ -351,7 +351,7 @@ def projector_laws(
                 together = [row.clone() for row in projector(packed, context).items()]
                 for index, single in enumerate(packed.singles()):
                     what = f"rows of item {index}, alone and in a batch ({'training' if train else 'evaluation'} mode)"
-                    worst = max(worst, expect_close(projector(single, context).x, together[index], what))
+                    worst = max(worst, expect_close(projector(single, context.item(index)).x, together[index], what))
         return f"largest difference {worst:.1g}"
 
     def gradients() -> str:
