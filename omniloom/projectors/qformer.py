@@ -14,11 +14,12 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from omniloom.errors import ConfigError, ShapeError, did_you_mean
+from omniloom.errors import ConfigError, did_you_mean
 from omniloom.layers import Adapters, Block, pad_rows, sinusoids
 from omniloom.projectors.adapters import KINDS, BlockAdapters
 from omniloom.projectors.base import Context, Projector
 from omniloom.projectors.own import Own
+from omniloom.projectors.spoken import spoken
 from omniloom.projectors.width import require_width
 from omniloom.sequence import Packed, Shape
 
@@ -124,24 +125,8 @@ class QFormer(Projector):
         """(items, N, width) tokens of each item's instruction, and the mask of real rows of [queries; tokens]."""
         if self.instruction == "none":
             return None, None
-        if context.say is None:
-            raise ConfigError(
-                "QFormer with instruction: llm needs a language model to embed the text, the context has none. "
-                "Call it with Context(say=...); a composed model does."
-            )
-        if len(context.instructions) != len(packed):
-            raise ShapeError(
-                f"QFormer got {len(context.instructions)} instructions for {len(packed)} items; expected one each, "
-                "empty where there is none."
-            )
         weight = self.map.weight
-        said = {text: context.say(text).to(weight) for text in set(context.instructions) if text}
-        tokens = [said[text] if text else weight.new_zeros(0, self.out_dim) for text in context.instructions]
-        if any(rows.dim() != 2 or rows.shape[1] != self.out_dim for rows in tokens):
-            raise ShapeError(
-                f"QFormer got instructions as {[tuple(rows.shape) for rows in tokens]}; expected (N, {self.out_dim}). "
-                "Only a projector that is given the language model's width can read instructions."
-            )
+        tokens = spoken(self, context, len(packed), self.out_dim, weight)
         padded, lengths = pad_rows(tokens)
         steps = torch.arange(padded.shape[1], device=weight.device)
         told = self.instruction_map(self.instruction_norm(padded)) + sinusoids(steps, self.width).to(weight)
