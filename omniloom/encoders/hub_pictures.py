@@ -1,11 +1,12 @@
 """Pictures as published processors make them of 8-bit pixels, computed by our own code and Pillow.
 
-A configuration says: scale, cut out the middle, scale values, subtract the mean and divide by the deviation.
+A configuration says: fill up to a square, scale, cut out the middle, scale values, subtract the mean and divide by the
+deviation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ PICTURES: dict[str, dict[str, Any]] = {
     "Blip": {**_CLIP, **_SQUARE, **_LARGER, "resample": 3},
     "CLIP": {**_CLIP, **_CROP, "resample": 3},
     "GotOcr2": {**_CLIP, **_SQUARE, **_LARGER, "resample": 3},
+    "Llava": {**_CLIP, **_CROP, "resample": 3},
+    "LlavaOnevision": {**_CLIP, **_SQUARE, **_LARGER, "resample": 3},
     "Siglip": {**_HALF, **_SQUARE, "resample": 3},
     "Timesformer": {**_IMAGENET, **_CROP, "resample": 2},
     "ViT": {**_HALF, **_SQUARE, "resample": 2},
@@ -53,6 +56,8 @@ def check_picture_config(id: str, config: dict[str, Any]) -> None:
     Raises:
         ConfigError: sides of other names, or a middle that is larger than what it is cut from.
     """
+    if config.get("image_processor_type", "").startswith("LlavaImage") and config.get("do_pad"):
+        config["pad_to_square"] = True
     if isinstance(config["size"], int):
         # Older files: one number is the shorter side where a crop follows, both sides otherwise.
         side = config["size"]
@@ -69,8 +74,10 @@ def check_picture_config(id: str, config: dict[str, Any]) -> None:
 def read_picture(config: Mapping[str, Any], pixels: np.ndarray) -> Tensor:
     """uint8 (Y, X, 3) to float32 (3, Y', X')."""
     picture = Pillow.fromarray(pixels)
+    if config.get("pad_to_square"):
+        picture = _squared(picture, config["image_mean"])
     if config.get("do_resize", True):
-        height, width = _resized(pixels.shape[0], pixels.shape[1], config["size"])
+        height, width = _resized(picture.height, picture.width, config["size"])
         picture = picture.resize((width, height), resample=Pillow.Resampling(config["resample"]))
     if config["do_center_crop"]:
         height, width = _height_width(config["crop_size"])
@@ -83,6 +90,14 @@ def read_picture(config: Mapping[str, Any], pixels: np.ndarray) -> Tensor:
         mean, std = (raw.new_tensor(config[key])[:, None, None] for key in ("image_mean", "image_std"))
         raw = (raw - mean) / std
     return raw.contiguous()
+
+
+def _squared(picture: Pillow.Image, mean: Sequence[float]) -> Pillow.Image:
+    """The picture in the middle of a square of its mean colour."""
+    side = max(picture.size)
+    square = Pillow.new("RGB", (side, side), tuple(int(value * 255) for value in mean))
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
 
 
 def _height_width(size: int | Mapping[str, int]) -> tuple[int, int]:

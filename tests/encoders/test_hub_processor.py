@@ -9,7 +9,10 @@ import pytest
 import torch
 from transformers import (
     BitImageProcessorPil,
+    BlipImageProcessorPil,
     CLIPImageProcessorPil,
+    LlavaImageProcessorPil,
+    LlavaOnevisionImageProcessorPil,
     SiglipImageProcessorPil,
     ViTImageProcessorPil,
     Wav2Vec2FeatureExtractor,
@@ -32,6 +35,9 @@ PUBLISHED = {
     "siglip-384": SiglipImageProcessorPil(size={"height": 384, "width": 384}),
     "dinov2": BitImageProcessorPil(size={"shortest_edge": 256}, **_IMAGENET),
     "vit": ViTImageProcessorPil(),
+    "blip": BlipImageProcessorPil(),
+    "llava": LlavaImageProcessorPil(),
+    "llava, squared": LlavaImageProcessorPil(do_pad=True),
 }
 
 
@@ -49,6 +55,16 @@ def test_pictures_equal_those_of_transformers(name, size, tmp_path):
     raw = part(Image(pixels))
     torch.testing.assert_close(raw, expected, atol=1e-6, rtol=1e-6)
     assert part.shape(raw).grid == (1, *raw.shape[1:]) and part.payload_kind == "image"
+
+
+@pytest.mark.parametrize("size", [(120, 80), (50, 77), (64, 64)])
+def test_one_of_several_pictures_is_squared_as_llava_onevision_does(size, tmp_path):
+    published = LlavaOnevisionImageProcessorPil(size={"height": 48, "width": 48})
+    published.save_pretrained(tmp_path)
+    pixels = NOISE.integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = published([[pixels, pixels]], return_tensors="pt")["pixel_values"][1, 0]
+    raw = HubProcessor(id=str(tmp_path), square=True)(Image(pixels))
+    torch.testing.assert_close(raw, expected, atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("samples", [1, 300, 16_123, 480_000])
