@@ -22,29 +22,49 @@ from omniloom.config.rules import part_places
 from omniloom.data.pipeline import Pipeline
 from omniloom.model import OmniModel, compose
 from omniloom.sequence import IGNORE, Item, Kind, Plan, Sample, Text, Turn
-from omniloom.testing.doubles import tiny_language_model
+from omniloom.testing.doubles import tiny_language_model, tiny_tokenizer
 
 ANSWERS = "abc"
+# Nothing but marks of turns: role names would cost slots, byte by byte, and no system is told apart by them.
+TEMPLATE = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['content'] + '<|im_end|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>' }}{% endif %}"
+)
+
+
+def language_model(folder: Path) -> None:
+    """A tiny random Llama."""
+    tiny_language_model(folder)
+    save_tokenizer(folder)
+
+
+def save_tokenizer(folder: Path) -> None:
+    """A byte-level tokenizer with the shortest of templates."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
 
 
 @dataclass(frozen=True)
 class Archetype:
     """`run`: keys of a run file beside its name and backbone; `asks`: for each question the modalities of its items;
     `source`: the system and its paper. `forms`: modality -> how its payloads look (see `payload_of`). `models`: name of a
-    folder beside the run -> maker of a tiny transformers model saved there. `train`: globs; none: all but the backbone.
-    `backbone`: writes another language model into the folder it is given. `options`: of the backbone in the run."""
+    folder beside the run -> what writes a tiny published model into it. `train`: globs; none: all but the backbone.
+    `backbone`: writes another language model into the folder it is given. `options`: of the backbone in the run.
+    `unmoved`: globs over parameters that training cannot reach, with the reason beside them."""
 
     name: str
     source: str
     run: Mapping[str, Any]
     asks: Sequence[tuple[str, ...]]
     forms: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    models: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+    models: Mapping[str, Callable[[Path], Any]] = field(default_factory=dict)
     train: Sequence[str] = ()
     steps: int = 150
     lr: float = 1e-2
-    backbone: Callable[[Path], Any] = tiny_language_model
+    backbone: Callable[[Path], Any] = language_model
     options: Mapping[str, Any] = field(default_factory=dict)
+    unmoved: Sequence[str] = ()
 
     def parts(self) -> set[tuple[str, str]]:
         """(room, name) of every part it uses, those that parts are made of included."""
@@ -58,15 +78,16 @@ class Archetype:
         """The language model, the tiny models and the run in a folder."""
         torch.manual_seed(0)
         self.backbone(folder / "language-model")
-        for name, make in self.models.items():
-            make().save_pretrained(folder / name)
+        for name, write in self.models.items():
+            (folder / name).mkdir()
+            write(folder / name)
         values = {
             "name": self.name.lower().replace(" ", "-"),
             "threads": 1,
             "backbone": {"id": "./language-model", **self.options},
             **self.run,
         }
-        # Markers cost slots, byte by byte, and no system is told apart by them.
+        # Markers cost slots as well.
         values["modalities"] = {name: {"markers": ["", ""], **row} for name, row in self.run["modalities"].items()}
         (folder / "run.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
         loaded = load_run(folder / "run.yaml")
@@ -161,6 +182,7 @@ class Trial:
         self.model: OmniModel = compose(self.config, base=folder)
         self.pipeline = Pipeline(self.model)
         self.samples = archetype.samples(self.config)
+        self.is_late = any(row.input is not None and row.input.is_late for row in self.model.rows.values())
 
     def plans(self, samples: Sequence[Sample] | None = None, *, ask: bool = False) -> list[Plan]:
         """One plan a sample; questions only with `ask`."""
@@ -183,34 +205,50 @@ class Trial:
             return list(self.archetype.train)
         return [name for name, values in self.model.components().items() if values and name != "backbone"]
 
+    def parameters(self) -> dict[str, torch.Tensor]:
+        """Copies of what trains, by name."""
+        return {name: value.detach().clone() for name, value in self.model.select(self.globs()).items()}
+
+    def batch(self, samples: Sequence[Sample] | None = None) -> Callable[[], Plan]:
+        """Makes the stacked plan of some samples: each time where only parts can count rows, else once."""
+        if self.is_late:
+            return lambda: Plan.stack(self.plans(samples))
+        plan = Plan.stack(self.plans(samples))
+        return lambda: plan
+
     @torch.no_grad()
-    def loss(self, samples: Sequence[Sample] | None = None) -> float:
-        """Mean loss of the answers' tokens, without what parts add."""
-        sums = self.model.losses(Plan.stack(self.plans(samples))).sums()
-        return float(sums["text"][0] / sums["text"][1])
+    def losses(self, batch: Callable[[], Plan] | None = None) -> torch.Tensor:
+        """(questions,) mean loss of the tokens of each question's answers, without what parts add."""
+        plan = (batch or self.batch())()
+        found = self.model.losses(plan)
+        question = torch.tensor([int(sample.split("-")[0]) for sample in plan.samples])[found.document]
+        sums = torch.zeros(len(self.archetype.asks)).index_add(0, question, found.loss)
+        return sums / question.bincount()
 
     def train(self) -> None:
         """The same batch again and again, until the laws of learning hold with room to spare, or the steps are over."""
-        before = self.loss()
+        batch, permuted = self.batch(), self.batch(self.permuted())
+        before = self.losses(batch)
         chosen = self.model.train_only(self.globs())
-        optimizer = torch.optim.AdamW(list(chosen.values()), lr=self.archetype.lr, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(list(chosen.values()), lr=self.archetype.lr, weight_decay=0.0, fused=True)
         for step in range(self.archetype.steps):
             for group in optimizer.param_groups:
                 group["lr"] = self.archetype.lr * min(1.0, (step + 1) / 10)
-            losses = self.model.losses(Plan.stack(self.plans()))
+            losses = self.model.losses(batch())
             optimizer.zero_grad()
             losses.total().backward()
             torch.nn.utils.clip_grad_norm_(list(chosen.values()), 1.0)
             optimizer.step()
-            if step % 10 == 9 and self._has_learned(before):
+            if step % 10 == 9 and self._has_learned(before, batch, permuted):
                 break
         self.model.eval()
         self.pipeline = Pipeline(self.model)
 
-    def _has_learned(self, before: float) -> bool:
+    def _has_learned(self, before: torch.Tensor, batch: Callable[[], Plan], permuted: Callable[[], Plan]) -> bool:
         self.model.eval()
-        after = self.loss()
-        has = after < 0.4 * before and self.loss(self.permuted()) - after > 0.3 * (before - after)
+        after = self.losses(batch)
+        gain = before - after
+        has = bool((after < 0.4 * before).all()) and bool((self.losses(permuted) - after > 0.3 * gain).all())
         self.model.train_only(self.globs())
         return has
 

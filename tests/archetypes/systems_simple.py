@@ -23,7 +23,12 @@ SYSTEMS = [
         {
             "modalities": {
                 "image": row("image", IMAGE, VIT, "mlp"),
-                "sound": row("audio", SOUND, MEL, [{"type": "conv", "kernels": [5], "strides": [2], "padding": "causal"}, "linear"]),
+                "sound": row(
+                    "audio",
+                    SOUND,
+                    MEL,
+                    [{"type": "conv", "kernels": [5], "strides": [2], "padding": "causal"}, "linear"],
+                ),
             }
         },
         asks=[("image",), ("sound",), ("sound", "image")],
