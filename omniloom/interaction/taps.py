@@ -32,9 +32,7 @@ def taps_of(name: str, taps: Mapping[Any, Any], count: int) -> dict[int, Any]:
         ConfigError: no taps, or a layer that is not there.
     """
     if not isinstance(taps, Mapping) or not taps:
-        raise ConfigError(
-            f"adapter {name!r} needs `taps`, a mapping of layers of the language model to encoder layers."
-        )
+        raise ConfigError(f"adapter {name!r} needs `taps`, layers of the language model mapped to encoder layers.")
     found = {}
     for key, tap in taps.items():
         layer = int(key) if str(key).isdecimal() else -1  # keys of a run file are text

@@ -255,7 +255,7 @@ def test_an_item_of_several_slots_is_refused(folder):
         ({**INJECTED, "vector": "last"}, "expected 'first' or 'mean'"),
         (
             {**INJECTED, "inputs": ["sound"], "taps": {1: "pooled"}},
-            "pooled vector of 'sound', whose encoder gives none",
+            "pooled vector of 'sound', whose",
         ),
         ({**INJECTED, "taps": {0: 1, 1: "pooled"}, "shared": True}, r"vectors of widths \[12, 24\] of 'image'"),
     ],
