@@ -11,130 +11,11 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
-from transformers.models.phi4_multimodal.configuration_phi4_multimodal import Phi4MultimodalAudioConfig
-from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4MultimodalAudioModel
-from transformers.models.qwen2_5_omni.configuration_qwen2_5_omni import Qwen2_5OmniAudioEncoderConfig
-from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAudioEncoder
-from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeAudioEncoderConfig
-from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
 
 from omniloom.errors import ShapeError
 from omniloom.registry import BUILT_IN, build, spec_of
 from omniloom.sequence import Bundle, Raw, Shape
-
-_VISION = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
-_TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
-_WAVE = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "conv_dim": (8, 8),
-    "conv_kernel": (10, 3),
-    "conv_stride": (5, 2),
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 2,
-    "vocab_size": 30,
-}
-_AST = {"patch_size": 8, "frequency_stride": 6, "time_stride": 5, "max_length": 24, "num_mel_bins": 16}
-_HTSAT = {
-    "window_size": 2,
-    "num_mel_bins": 8,
-    "spec_size": 32,
-    "patch_embeds_hidden_size": 8,
-    "hidden_size": 16,
-    "depths": (2, 1),
-    "num_attention_heads": (1, 2),
-    "aff_block_r": 2,
-    "enable_fusion": True,
-}
-_PHI = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_blocks": 1,
-    "num_attention_heads": 2,
-    "ext_pw_out_channel": 16,
-    "depthwise_separable_out_channel": 16,
-    "nemo_conv_channels": 8,
-    "input_size": 16,
-    "bias_max_distance": 5,
-}
-_QWEN = {
-    "d_model": 16,
-    "encoder_layers": 2,
-    "encoder_attention_heads": 2,
-    "encoder_ffn_dim": 32,
-    "num_mel_bins": 8,
-    "max_source_positions": 20,
-}
-
-
-def _tiny_ast() -> transformers.PreTrainedModel:
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    model = transformers.ASTForAudioClassification(transformers.ASTConfig(**sizes, **_AST))
-    for name, value in model.named_parameters():
-        if "token" in name or "position" in name:  # zeros when made, so that a class token asks for nothing
-            torch.nn.init.normal_(value)
-    return model
-
-
-def _tiny_models() -> dict[str, transformers.PreTrainedModel]:
-    clip = transformers.CLIPConfig(vision_config={**_VISION, "intermediate_size": 32}, text_config=_TEXT)
-    siglip = transformers.SiglipConfig(vision_config={**_VISION, "intermediate_size": 32}, text_config=_TEXT)
-    registers = transformers.Dinov2WithRegistersConfig(**_VISION, num_register_tokens=3)
-    whisper = transformers.WhisperConfig(
-        d_model=16,
-        encoder_layers=2,
-        decoder_layers=1,
-        encoder_attention_heads=2,
-        decoder_attention_heads=2,
-        encoder_ffn_dim=32,
-        decoder_ffn_dim=32,
-        vocab_size=60,
-        num_mel_bins=8,
-        max_source_positions=20,
-        pad_token_id=1,
-        bos_token_id=1,
-        eos_token_id=2,
-        decoder_start_token_id=3,
-    )
-    # Patches of one pixel: raw tensors and rows are then on one grid.
-    pixels = {"depth": 2, "num_heads": 2, "hidden_size": 16, "intermediate_size": 24, "out_hidden_size": 24}
-    pixels |= {"patch_size": 1, "temporal_patch_size": 1}
-    text = {**_TEXT, "num_key_value_heads": 2, "head_dim": 8}
-    qwen = transformers.Qwen2_5_VLConfig(
-        vision_config={**pixels, "window_size": 4, "fullatt_block_indexes": [1]}, text_config=text
-    )
-    qwen3 = transformers.Qwen3VLConfig(
-        vision_config={**pixels, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}, text_config=text
-    )
-    return {
-        "clip": transformers.CLIPModel(clip),
-        "clip_vision": transformers.CLIPVisionModel(clip.vision_config),
-        "siglip": transformers.SiglipModel(siglip),
-        "dinov2": transformers.Dinov2Model(transformers.Dinov2Config(**_VISION)),
-        "registers": transformers.Dinov2WithRegistersModel(registers),
-        "vit": transformers.ViTForImageClassification(transformers.ViTConfig(**_VISION, intermediate_size=32)),
-        "whisper": transformers.WhisperForConditionalGeneration(whisper),
-        "wav2vec2": transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**_WAVE)),
-        "hubert": transformers.HubertModel(transformers.HubertConfig(**_WAVE)),
-        "qwen2_5_vl": transformers.Qwen2_5_VLForConditionalGeneration(qwen),
-        "videomae": transformers.VideoMAEModel(transformers.VideoMAEConfig(**_VISION, num_frames=4)),
-        "timesformer": transformers.TimesformerModel(transformers.TimesformerConfig(**_VISION, num_frames=4)),
-        "vivit": transformers.VivitModel(transformers.VivitConfig(**_VISION, num_frames=4, tubelet_size=[2, 8, 8])),
-        "qwen3_vl": transformers.Qwen3VLForConditionalGeneration(qwen3),
-        "conformer": transformers.Wav2Vec2ConformerModel(transformers.Wav2Vec2ConformerConfig(**_WAVE)),
-        "ast": _tiny_ast(),
-        "clap": transformers.ClapModel(
-            transformers.ClapConfig(text_config=_TEXT, audio_config=_HTSAT, projection_dim=12)
-        ),
-        "phi": Phi4MultimodalAudioModel(Phi4MultimodalAudioConfig(**_PHI)),
-        "qwen2_audio": transformers.Qwen2AudioEncoder(transformers.Qwen2AudioEncoderConfig(**_QWEN)),
-        "omni": Qwen2_5OmniAudioEncoder(Qwen2_5OmniAudioEncoderConfig(**{**_QWEN, "max_source_positions": 100})),
-        "aut": Qwen3OmniMoeAudioEncoder(Qwen3OmniMoeAudioEncoderConfig(**_QWEN, downsample_hidden_size=4)),
-    }
+from tests.encoders.tiny_models import TINY
 
 
 @pytest.fixture(scope="module")
@@ -142,8 +23,8 @@ def tiny(tmp_path_factory):
     """Folder of each tiny model."""
     torch.manual_seed(0)
     root = tmp_path_factory.mktemp("tiny")
-    for name, model in _tiny_models().items():
-        model.save_pretrained(root / name)
+    for name, make in TINY.items():
+        make().save_pretrained(root / name)
     return root
 
 
@@ -167,6 +48,7 @@ _RGB = [(3, 16, 16), (3, 24, 16), (2, 3, 16, 16), (3, 16, 16)]
 _NOT_RGB = [(1, 16, 16), (16, 16), (0, 3, 16, 16), (3, 4, 4)]
 _NATIVE = [(1, 3, 4, 6), (2, 3, 8, 6), (1, 3, 2, 2), (1, 3, 4, 6)]
 _CLIPS = [(4, 3, 16, 16)] * 3
+_JOINT = {"width": 16, "depth": 2, "heads": 2, "joint_width": 12, "weights": False}
 _TILES = [{"pixels": (3, 3, 16, 16), "mosaic": [1, 2, 20, 30]}, {"pixels": (1, 3, 16, 16), "mosaic": [0, 0, 9, 9]}]
 CASES = {
     "patch_vit": [
@@ -196,6 +78,17 @@ CASES = {
             [{"places": (count, 6), "points": (count, 20, 6)} for count in (3, 1, 2)],
             [{"places": (2, 6), "points": (2, 20, 5)}, {"places": (1, 6), "points": (2, 20, 6)}, (20, 6)],
         ),
+    ],
+    "joint": [
+        ({"kind": "vision", **_JOINT, "size": [16, 16], "patch": 8}, _RGB[:1] + _RGB[2:], [(1, 16, 16), (3, 3, 16, 16)]),
+        ({"kind": "vision", **_JOINT, "size": [16, 16], "patch": 8, "tokens": "all"}, _RGB[2:], [(3, 8, 16)]),
+        (
+            {"kind": "audio", **_JOINT, "size": [12, 20], "patch": 6, "stride": 4, "tokens": "patches"},
+            [(3, 1, 12, 20), (1, 1, 12, 20)],
+            [(3, 1, 12, 21), (12, 20)],
+        ),
+        ({"kind": "depth", **_JOINT, "size": [16, 16], "patch": 8}, [(1, 16, 16), (2, 1, 16, 16)], [(3, 16, 16)]),
+        ({"kind": "imu", **_JOINT, "size": [24], "patch": 8, "scaled": True}, [(24, 6)] * 2, [(23, 6), (24, 3)]),
     ],
     "efficientnet_lite0": [
         ({"weights": False}, [(3, 64, 64), (2, 3, 33, 64)], _NOT_RGB[:3]),
