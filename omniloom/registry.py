@@ -43,6 +43,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "native_image": "omniloom.encoders.native_image:NativeImageProcessor",
         "tiles": "omniloom.encoders.tiles:TilesProcessor",
         "map": "omniloom.encoders.map_processor:MapProcessor",
+        "sound_clips": "omniloom.encoders.sound_clips:SoundClipsProcessor",
         "objects": "omniloom.encoders.object_processor:ObjectsProcessor",
         "hub_video": "omniloom.encoders.hub_frames:HubVideoProcessor",
     },
@@ -61,6 +62,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "hub_vision": "omniloom.encoders.hub_vision:HubVision",
         "native_vision": "omniloom.encoders.native_vision:NativeVision",
         "hub_video": "omniloom.encoders.hub_video:HubVideo",
+        "joint": "omniloom.encoders.joint:JointEncoder",
         "hub_speech": "omniloom.encoders.hub_speech:HubSpeech",
         "beats": "omniloom.encoders.beats:Beats",
         "hub_audio": "omniloom.encoders.hub_audio:HubAudio",
@@ -102,6 +104,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     },
     "interaction": {
         "lora": "omniloom.interaction.lora:LoRA",
+        "lora_experts": "omniloom.interaction.lora_experts:LoRAExperts",
+        "bias": "omniloom.interaction.bias:Bias",
         "gated_attention": "omniloom.interaction.gated_attention:GatedAttention",
         "cross_attention": "omniloom.interaction.cross_attention:CrossAttention",
         "deepstack": "omniloom.interaction.deepstack:DeepStack",
@@ -144,6 +148,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "modalities": {},
     "published": {
         "llava": "omniloom.published.llava:llava",
+        "llava_next": "omniloom.published.llava:llava_next",
+        "llava_onevision": "omniloom.published.llava:llava_onevision",
         "qwen2_5_omni_thinker": "omniloom.published.qwen_omni:qwen2_5_omni",
         "qwen2_5_vl": "omniloom.published.qwen_vl:qwen2_5_vl",
         "qwen2_audio": "omniloom.published.qwen_audio:qwen2_audio",

@@ -68,6 +68,8 @@ class HubVision(Encoder):
         taps: further layers, counted as `layer` is; `Packed.taps` holds the same rows of each, under the numbers given.
         pooled: give the joint vector too, in `Packed.pooled`: CLIP's projected image embedding, SigLIP's pooled one; of
             several frames their mean. Its length is as the tower gives it, not 1.
+        norm: False gives the last layer as it leaves its block, without the tower's final norm: what LLaVA-OneVision
+            reads of SigLIP.
         revision: branch, tag or commit on the hub.
         weights: False builds the tower from its configuration, with random weights.
     Raises:
@@ -85,12 +87,13 @@ class HubVision(Encoder):
         tokens: Literal["patches", "cls", "all", "pooled"] = "patches",
         taps: Sequence[int] = (),
         pooled: bool = False,
+        norm: bool = True,
         revision: str | None = None,
         weights: bool = True,
     ) -> None:
         super().__init__()
         self.id, self.layer, self.tokens, self.revision, self.weights = id, layer, tokens, revision, weights
-        self.taps, self.pooled = taps, pooled
+        self.taps, self.pooled, self.norm = taps, pooled, norm
         whole = load_config(id, revision)
         config = getattr(whole, "vision_config", whole)
         kind = config.model_type
@@ -109,6 +112,8 @@ class HubVision(Encoder):
         self.has_pooled = pooled or tokens == "pooled"
         if self.has_pooled and kind not in _POOLED:
             raise ConfigError(f"{id!r} is a {kind!r}, which has no joint vector; CLIP and SigLIP have one.")
+        if self.has_pooled and not norm:
+            raise ConfigError("the joint vector is made behind the final norm; it cannot be had with norm: false.")
         self.source_config = _with_joint_width(config, whole)
         self.patch_px, self.image_px = square_side(config.patch_size), square_side(config.image_size)
         self.channels = int(getattr(config, "num_channels", 3))
@@ -209,7 +214,7 @@ class HubVision(Encoder):
         )
 
         def trim(model: PreTrainedModel) -> None:
-            _trim(model, tower, keeps_norm=self.has_pooled or (tower.norms_rows and keep == self.depth))
+            _trim(model, tower, keeps_norm=self.has_pooled or (self.norm and tower.norms_rows and keep == self.depth))
 
         if self.weights:
             is_whole = whole is not self.source_config

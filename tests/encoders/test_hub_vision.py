@@ -111,6 +111,21 @@ def test_rows_are_the_hidden_states_of_the_layer(name, layer, towers):
     torch.testing.assert_close(rows.view(expected.shape), expected, atol=1e-6, rtol=1e-6)
 
 
+def test_the_last_layer_can_be_had_without_the_final_norm_as_the_hidden_states_have_it(towers):
+    folder, model = towers["onevision"]
+    pictures = torch.randn(2, 3, 24, 24)
+    captured = []
+    hook = model.encoder.layers[-1].register_forward_hook(lambda module, args, output: captured.append(output))
+    with torch.no_grad():
+        normed = model(pixel_values=pictures).last_hidden_state
+        rows = HubVision(id=folder, norm=False).eval()(list(pictures)).x
+    hook.remove()
+    torch.testing.assert_close(rows, captured[0].flatten(0, 1), atol=1e-6, rtol=1e-6)
+    assert not torch.allclose(rows, normed.flatten(0, 1))
+    with pytest.raises(ConfigError, match="behind the final norm"):
+        HubVision(id=towers["clip"][0], norm=False, pooled=True)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_taps_are_the_same_rows_of_other_layers(name, towers):
     folder, _ = towers[name]
