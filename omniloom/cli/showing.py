@@ -104,6 +104,11 @@ def _show_run(model: OmniModel, loaded: LoadedRun, counts: dict[str, dict[str, i
             slots = "any number of" if shape is None else row.output.layout.length(shape)
             size = row.output.block.size
             say(f"  {name} ({row.payload_kind}) <- {slots} slots of {size} codes, {type(row.output.codec).__name__}")
+        if row.split:
+            say(f"  {name} ({row.payload_kind}): taken apart into {', '.join(row.split)}")
+    for fuser in model.planner.fusers:
+        links = " -> ".join(type(part).__name__ for part in (fuser.fuser, *fuser.chain))
+        say(f"  {fuser.name}: {' + '.join(fuser.inputs)} -> {links}")
     for name, tool in model.tools.items():
         say(f"  {name} ({model.rows[name].payload_kind}) <- the answer's text, {type(tool).__name__}")
     for item, total in zip(config.stages, trained, strict=True):
@@ -132,15 +137,16 @@ def _class_of(model: OmniModel, component: str) -> str:
 
 def _path(model: OmniModel, name: str, kind: str, path: Any) -> str:
     """ "64 x 48 px: ImageProcessor 3072 -> PatchViT 16 x 128 -> Pool 4 x 128 -> MLP 4 x 576"."""
-    encoder_name, chain = model.inputs[name]
-    encoder: Any = model.parts[encoder_name]
+    encoder: Any = model.parts[model.inputs[name][0]]
     what, shape = _example(kind, path.processor, encoder.minimal_raw())
     steps = [f"{what}: {type(path.processor).__name__} {shape.len}"]
-    for part in (encoder, *(model.parts[component] for component in chain)):
-        shape = part.out_shape(shape)
-        steps.append(f"{type(part).__name__} {shape.len} x {part.out_dim}")
+    shape = encoder.out_shape(shape)
+    steps.append(f"{type(encoder).__name__} {shape.len} x {encoder.out_dim}")
+    for part, known in path.told(shape):
+        steps.append(f"{type(part).__name__} {known.len if known is not None else '?'} x {part.out_dim}")
     budget = "" if path.max_slots is None else f", at most {path.max_slots} slots ({path.over} more)"
-    return " -> ".join(steps) + budget
+    where = {"inject": ", read inside the layers", "both": ", in slots and inside the layers"}.get(path.insert, "")
+    return " -> ".join(steps) + budget + where
 
 
 def _example(kind: str, processor: Any, smallest: Any) -> tuple[str, Any]:
@@ -151,7 +157,7 @@ def _example(kind: str, processor: Any, smallest: Any) -> tuple[str, Any]:
     from omniloom.errors import OmniloomError
     from omniloom.media import Audio, Image, Map, Points, Series, Video
 
-    width = int(smallest.shape[-1])
+    width = int(smallest.shape[-1]) if hasattr(smallest, "shape") else 0  # a bundle has no width of its own
     made: dict[str, tuple[str, Any]] = {
         "image": ("64 x 48 px", lambda: Image(np.zeros((48, 64, 3), np.uint8))),
         "audio": ("1 s", lambda: Audio(np.zeros((1, 16_000), np.float32), 16_000)),

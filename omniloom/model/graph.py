@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from omniloom.config import RunConfig
 from omniloom.model.omni import OmniModel
-from omniloom.planner import InputPath, ModalityRow
+from omniloom.planner import FuserRow, InputPath, ModalityRow
 
 __all__ = ["GraphEdge", "GraphNode", "NodeKind", "graph_of", "mermaid"]
 
@@ -90,8 +90,8 @@ class _Drawing:
 
     def draw(self) -> tuple[list[GraphNode], list[GraphEdge]]:
         users: dict[str, int] = {}
-        for encoder, chain in self.model.inputs.values():
-            for name in {encoder, *chain}:
+        for first, chain in (*self.model.inputs.values(), *self.model.fused.values()):
+            for name in {first, *chain}:
                 users[name] = users.get(name, 0) + 1
         self.shared = {name for name, count in users.items() if count > 1}
         self._component(
@@ -104,8 +104,17 @@ class _Drawing:
         for name, row in self.model.rows.items():
             if row.input is not None:
                 self._input(name, row, row.input)
-        for name in self.model.adapters:
-            self._component(name, "adapter", name, None)
+        for fuser in self.model.planner.fusers:
+            self._fuser(fuser)
+        for name, row in self.model.rows.items():
+            if row.split:
+                self._node(f"in/{name}", name, "payload", name, row.payload_kind)
+                for target in row.split:
+                    self._arrow(f"in/{name}", f"in/{target}")
+        for name, adapter in self.model.adapters.items():
+            self._component(name, "adapter", name, None, self._class(adapter))
+            for modality in adapter.inputs:
+                self._arrow(self._end(modality), name)
             self._arrow(name, "backbone")
         self._node("out/text", "text", "output", "text")
         self._arrow("backbone", "out/text")
@@ -138,14 +147,39 @@ class _Drawing:
         self._component(encoder_name, "encoder", self._class(encoder), name, f"rows of {encoder.out_dim}")
         self._arrow(f"{name}/processor", encoder_name)
         previous = encoder_name
-        for component in chain:
-            part: Any = self.model.parts[component]
-            before, shape = shape.len, part.out_shape(shape)
-            detail = f"{shape.len} rows of {part.out_dim}" if shape.len != before else f"rows of {part.out_dim}"
+        before: int | None = shape.len
+        for component, (part, known) in zip(chain, path.told(shape), strict=True):
+            changes = known is not None and known.len != before
+            detail = f"{known.len} rows of {part.out_dim}" if known and changes else f"rows of {part.out_dim}"
+            before = known.len if known is not None else None
             self._component(component, "projector", self._class(part), name, detail)
             self._arrow(previous, component)
             previous = component
-        self._arrow(previous, "backbone")
+        is_source = any(
+            name in fuser.inputs and name not in fuser.keep and fuser.has_rows for fuser in self.model.planner.fusers
+        )
+        if path.insert != "inject" and not is_source:
+            self._arrow(previous, "backbone")
+
+    def _fuser(self, row: FuserRow) -> None:
+        component, chain = self.model.fused[row.name]
+        previous, part = component, row.fuser
+        self._component(
+            component, "fuser", self._class(part), None, f"rows of {part.out_dim}" if row.has_rows else "a loss"
+        )
+        for modality in row.inputs:
+            self._arrow(self._end(modality), component)
+        for link in chain:
+            self._component(link, "fuser", self._class(self.model.parts[link]), None)
+            self._arrow(previous, link)
+            previous = link
+        if row.has_rows:
+            self._arrow(previous, "backbone")
+
+    def _end(self, modality: str) -> str:
+        """The box that the rows of a modality come out of."""
+        encoder, chain = self.model.inputs[modality]
+        return chain[-1] if chain else encoder
 
     def _component(self, name: str, kind: NodeKind, label: str, lane: str | None, detail: str = "") -> None:
         lane = None if name in self.shared else lane

@@ -5,13 +5,13 @@ Shapes are composed through the parts' `out_shape`, on integers, before any weig
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 
-from omniloom.errors import PlanError
+from omniloom.errors import PlanError, ShapeError
 from omniloom.sequence import Block, Codes, Raw, Shape
 
 __all__ = ["FuserRow", "InputPath", "ModalityRow", "OutputPath", "Shaping", "keep_uniform"]
@@ -62,6 +62,18 @@ class InputPath:
         for part in self.chain:
             shape = part.out_shape(shape)
         return shape
+
+    def told(self, shape: Shape) -> Iterator[tuple[Any, Shape | None]]:
+        """Each projector with the shape behind it, for people; None from where it cannot be told: a late part, or an
+        example that is too small for one."""
+        known: Shape | None = shape
+        for part in self.chain:
+            if known is not None:
+                try:
+                    known = None if getattr(part, "is_late", False) else part.out_shape(known)
+                except ShapeError:
+                    known = None
+            yield part, known
 
     def keep(self, rows: int, modality: str) -> tuple[int, ...] | None:
         """Which rows stay under the slot budget; None for all.
@@ -140,6 +152,14 @@ class FuserRow:
     insert: Literal["first", "last"] = "first"
     keep: tuple[str, ...] = ()
     markers: tuple[str, str] = ("", "")
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether it gives rows, or only a loss."""
+        try:
+            return self.fuser.out_shape({name: Shape(1) for name in self.inputs}) is not None
+        except ShapeError:  # it wants more of its parts than one row
+            return True
 
     def fused(self, shapes: Mapping[str, Shape]) -> Shape | None:
         """The shape of the fused rows at the end of the chain; None if it has none of its own."""
