@@ -52,13 +52,15 @@ CASES = {
         (50, 20),
     ),
     "series": ({"length": 32}, {"jitter": 0.1, "scale": 0.2, "rotate": True}, series(), (32, 6)),
+    "filter_bank": ({"num_mels": 20}, {}, tone(0.5), (48, 20)),
+    "features": ({"rate_hz": 50.0}, {}, series(), (40, 6)),
     "points": ({"count": 64}, {"rotate": "any", "jitter": 0.01, "scale": 0.1}, cloud(), (64, 5)),
 }
 kinds = pytest.mark.parametrize("name", CASES)
 
 
 def test_every_built_in_processor_is_tested_here_or_beside():
-    beside = {"hub", "hub_video", "map", "native_image", "objects", "tiles"}
+    beside = {"hub", "hub_video", "map", "native_image", "objects", "sound_clips", "tiles", "together", "vector"}
     assert {*CASES, *beside} == set(BUILT_IN["processors"])
 
 
