@@ -78,7 +78,7 @@ def _row(plan: Plan, row: int) -> Plan:
 
 
 def _continued(plan: Plan, ids: list[int]) -> Plan:
-    """A plan of one document with more text behind it."""
+    """A plan of one document with more text behind it, learned as an answer is."""
     from dataclasses import replace
 
     new = {name: value[..., -1:].repeat(*[1] * (value.dim() - 1), len(ids)) for name, value in plan.tensors().items()}
@@ -91,6 +91,7 @@ def _continued(plan: Plan, ids: list[int]) -> Plan:
     new["position"] = torch.arange(first, first + len(ids)).expand(plan.position.shape[0], 1, -1)
     new["label"] = torch.full((1, len(ids)), -100)
     joined = {name: torch.cat([value, new[name].to(value)], dim=-1) for name, value in plan.tensors().items()}
+    joined["label"][0, -1 - len(ids) : -1] = torch.tensor(ids)
     return replace(plan, **joined)
 
 
