@@ -124,10 +124,10 @@ def fuse(
             place[index] = (item.modality, seen.get(item.modality, 0))
             seen[item.modality] = place[index][1] + 1
     singles = {modality: given.projected.singles() for modality, given in media.items()}
-    groups = [
-        {modality: singles[modality][number] for modality, number in (place[part] for part in item.parts)}
-        for item in items
-    ]
+    groups = []
+    for item in items:
+        found = {plan.items[part].modality: (plan.items[part], place[part]) for part in item.parts}
+        groups.append({name: _timed(singles[name][number], part) for name, (part, (_, number)) in found.items()})
     context = Context(name, embedding, [item.instruction for item in items], say)
     component, fuser = path.fuser
     packed: Packed = fuser(groups, context)
@@ -144,6 +144,14 @@ def fuse(
                 "rows. Its out_shape() and forward() disagree."
             )
     return packed, losses.found
+
+
+def _timed(single: Packed, item: PlannedItem) -> Packed:
+    """An item's rows with their times on the clock of its clip, as they were planned."""
+    if item.shape is None or item.shape.times is None or single.shapes[0].times is None:
+        return single
+    times = item.shape.times if item.keep is None else tuple(item.shape.times[row] for row in item.keep)
+    return replace(single, shapes=(replace(single.shapes[0], times=times),))
 
 
 def _encoded(

@@ -102,28 +102,32 @@ class Document:
         return [slot for slot in self.slots if slot.segment not in gone], excess
 
     def leave(self, left: list[Slot]) -> None:
-        """Take out everything else: slots, their items, and items without slots that stood in a cut segment."""
+        """Take out everything else: slots, their items, and items without slots that stood in a cut segment.
+
+        What is fused stays with its rows, and its parts stay with it: those whose own slots are cut become sources. A
+        fuser without rows needs all of its parts.
+        """
         ids = {id(slot) for slot in left}
         places = [place for place, slot in enumerate(self.slots) if id(slot) in ids]
-        stays = {slot.item for slot in left if slot.item >= 0}
+        filled = {slot.item for slot in left if slot.item >= 0}
         segments = {slot.segment for slot in left}
+        stays = filled | {part for index in filled for part in self.items[index].parts}
         for index, item in enumerate(self.items):
             near = self.slots[min(item.start, len(self.slots) - 1)]
-            if not item.length and near.segment in segments:
+            if item.role == "side" and near.segment in segments:
                 stays.add(index)
-        for index in [index for index in stays if self.items[index].parts]:
-            stays |= set(self.items[index].parts)
+        rowless = {index for index, item in enumerate(self.items) if item.parts and not item.length}
+        stays |= {index for index in rowless if stays >= set(self.items[index].parts)}
         kept = sorted(stays)
         number = {old: new for new, old in enumerate(kept)}
         for slot in left:
             if slot.item >= 0:
                 slot.item = number[slot.item]
-        self.items = [
-            replace(
-                item,
-                start=bisect_left(places, item.start),
-                parts=tuple(number[part] for part in item.parts),
-            )
-            for item in (self.items[old] for old in kept)
-        ]
+        self.items = [self._left(old, old in filled, places, number) for old in kept]
         self.slots = left
+
+    def _left(self, index: int, is_filled: bool, places: list[int], number: dict[int, int]) -> PlannedItem:
+        """An item that stays, where it is now; a source, if it had slots and they were cut."""
+        item = self.items[index]
+        moved = replace(item, start=bisect_left(places, item.start), parts=tuple(number[part] for part in item.parts))
+        return replace(moved, role="source", length=0) if item.length and not is_filled else moved
