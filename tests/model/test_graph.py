@@ -18,7 +18,7 @@ def arrows(folder, **changes):
 def test_rows_that_are_read_inside_the_layers_go_to_their_adapter_and_not_to_the_input(omni_folder):
     run = example_values()["modalities"]
     run["image"]["in"]["insert"] = "inject"
-    adapters = {"look": {"type": "cross_attention", "inputs": ["image"]}}
+    adapters = {"look": {"type": "cross_attention", "inputs": ["image"], "every": 1}}
     found = arrows(omni_folder, modalities=run, adapters=adapters)
     assert ("image/projector", "look") in found and ("look", "backbone") in found
     assert ("image/projector", "backbone") not in found and ("sound/projector2", "backbone") in found
