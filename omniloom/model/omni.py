@@ -21,6 +21,7 @@ from omniloom.interaction.base import HookContext, Interaction, Media, Moment, S
 from omniloom.model.media import FusedPath, MediaPath, fuse, gather
 from omniloom.model.vocab import VocabRows
 from omniloom.planner import ModalityRow, Planner
+from omniloom.projectors import Context
 from omniloom.sequence import IGNORE, Auxiliary, Kind, Packed, Plan, PlannedItem, Projected, Raw, Vocabulary
 
 __all__ = ["OmniModel", "Pass", "SlotLosses"]
