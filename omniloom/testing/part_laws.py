@@ -191,7 +191,7 @@ def processor_laws(ledger: Ledger, processor: Processor, payloads: Sequence[Payl
             expect(payload.digest() == before, "the payload was changed; it may be cached and read again.")
             expect(processor.shape(raw).len >= 1, "shape() says no rows.")
             raws.append(raw)
-        return ", ".join(shape_text(raw) for raw in raws)
+        return ", ".join(shape_text(raw) for raw in raws)[:100]
 
     def repeats() -> str:
         for index, payload in enumerate(payloads):
