@@ -55,13 +55,19 @@ def branch_of(
     stride: int | None,
 ) -> Branch:
     """The published sizes with the user's in their place."""
-    given = {"width": width, "depth": depth, "heads": heads, "patch": patch, "stride": stride}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if patch is not None and stride is None and kind != "audio":
-        chosen["stride"] = patch
-    branch = BRANCHES[kind]._replace(**chosen, **({} if size is None else {"size": tuple(size)}))
+    known = BRANCHES[kind]
+    # Patches of sound overlap; all others lie side by side.
+    step = known.stride if patch is None or kind == "audio" else patch
+    branch = known._replace(
+        width=known.width if width is None else width,
+        depth=known.depth if depth is None else depth,
+        heads=known.heads if heads is None else heads,
+        size=known.size if size is None else tuple(size),
+        patch=known.patch if patch is None else patch,
+        stride=step if stride is None else stride,
+    )
     numbers = (branch.width, branch.depth, branch.heads, branch.patch, branch.stride)
-    if len(branch.size) != len(BRANCHES[kind].size) or min(numbers) < 1 or min(branch.size) < branch.patch:
+    if len(branch.size) != len(known.size) or min(numbers) < 1 or min(branch.size) < branch.patch:
         raise ConfigError(f"a branch {kind!r} cannot have the sizes {branch}.")
     if branch.width % branch.heads:
         raise ConfigError(f"width {branch.width} cannot be cut into {branch.heads} heads.")
@@ -80,14 +86,19 @@ class JointStem(nn.Module):
         if kind == "imu":
             self.pos_embed = positions
         else:
-            self.pos_embedding_helper = nn.Module()
-            self.pos_embedding_helper.pos_embed = positions
+            self.pos_embedding_helper = _Positions(positions)
         self.add_module(branch.stem, _Patches(kind, branch))
 
     def forward(self, clips: Tensor) -> Tensor:
         x = getattr(self, self.stem)(clips)
-        positions = self.pos_embed if hasattr(self, "pos_embed") else self.pos_embedding_helper.pos_embed
+        positions = self.pos_embedding_helper.pos_embed if hasattr(self, "pos_embedding_helper") else self.pos_embed
         return torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + positions
+
+
+class _Positions(nn.Module):
+    def __init__(self, positions: nn.Parameter) -> None:
+        super().__init__()
+        self.pos_embed = positions
 
 
 class _Patches(nn.Module):

@@ -24,7 +24,7 @@ __all__ = ["ObjectPoints"]
 
 
 class ObjectPoints(Encoder):
-    """Raw bundles of `points` (O, N, 3 + features) and `places` (O, 6) to O rows: widths[-1][-1] features and the place.
+    """Raw bundles of `points` (O, N, 3 + features) and `places` (O, 6) to O rows: widths[-1][-1] features and a place.
 
     Args:
         features: channels beside x, y, z; 3 for colour.
