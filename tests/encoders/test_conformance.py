@@ -80,17 +80,6 @@ CASES = {
         ),
     ],
     "joint": [
-        ({"kind": "vision", **_JOINT, "size": [16, 16], "patch": 8}, _RGB[:1] + _RGB[2:], [(1, 16, 16), (3, 3, 16, 16)]),
-        ({"kind": "vision", **_JOINT, "size": [16, 16], "patch": 8, "tokens": "all"}, _RGB[2:], [(3, 8, 16)]),
-        (
-            {"kind": "audio", **_JOINT, "size": [12, 20], "patch": 6, "stride": 4, "tokens": "patches"},
-            [(3, 1, 12, 20), (1, 1, 12, 20)],
-            [(3, 1, 12, 21), (12, 20)],
-        ),
-        ({"kind": "depth", **_JOINT, "size": [16, 16], "patch": 8}, [(1, 16, 16), (2, 1, 16, 16)], [(3, 16, 16)]),
-        ({"kind": "imu", **_JOINT, "size": [24], "patch": 8, "scaled": True}, [(24, 6)] * 2, [(23, 6), (24, 3)]),
-    ],
-    "joint": [
         ({"kind": "vision", **_JOINT, "size": [16, 16], "patch": 8}, _RGB[2:], [(1, 16, 16), (3, 3, 16, 16)]),
         ({"kind": "vision", **_JOINT, "size": [16, 16], "patch": 8, "tokens": "all"}, _RGB[2:], [(3, 8, 16)]),
         (
