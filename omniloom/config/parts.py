@@ -17,6 +17,10 @@ __all__ = ["check_parts"]
 _WIRED_BACKBONE = ("id", "dtype", "template", "system")
 
 
+# Options that hold parts themselves, and the room these are of.
+_INNER = {"processors": "processors", "encoders": "encoders", "projector": "projectors"}
+
+
 def check_parts(run: LoadedRun) -> list[Problem]:
     """Every part that is unknown, is not installed, or whose options its signature does not take.
 
@@ -38,7 +42,23 @@ def check_parts(run: LoadedRun) -> list[Problem]:
             continue
         found += [_problem(run, path, option, message) for option, message in _wrong_options(part, room, name, options)]
         found += _wrong_payload(run, path, room, name, part)
+        for option, value in options.items():
+            for inner in value if isinstance(value, list) else [value]:
+                found += [_problem(run, path, option, message) for message in _wrong_inner(run, option, inner)]
     return found
+
+
+def _wrong_inner(run: LoadedRun, option: str, spec: Any) -> list[str]:
+    """What is wrong with a part that stands inside another's options."""
+    if option not in _INNER or not isinstance(spec, str | dict):
+        return []
+    room = _INNER[option]
+    try:
+        name, options = split_spec(spec, where=f"a part of `{option}`")
+        part = find(room, name, base=run.base_folder)
+    except (ConfigError, MissingAssetError) as error:
+        return [getattr(error, "message", str(error))]
+    return [message for _, message in _wrong_options(part, room, name, options)]
 
 
 def _wrong_options(part: Any, room: str, name: str, options: dict[str, Any]) -> list[tuple[str, str]]:

@@ -111,6 +111,21 @@ def place(reference: str, base: Path) -> str:
     return str((base / reference).resolve()) if reference.startswith(("./", "../")) else reference
 
 
+def _found(value: Any, base: Path, *, is_inner: bool = False) -> Any:
+    """A spec and the specs inside it with their relative folders, and the inner ones' part files, found from `base`."""
+    if isinstance(value, list | tuple):
+        return [_found(item, base, is_inner=True) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    found = {key: _found(item, base, is_inner=True) for key, item in value.items()}
+    if isinstance(found.get("id"), str):
+        found["id"] = place(found["id"], base)
+    if is_inner and isinstance(found.get("type"), str) and ".py:" in found["type"]:
+        file, _, name = found["type"].rpartition(":")
+        found["type"] = f"{(base / file).resolve()}:{name}"
+    return found
+
+
 class _Parts:
     """Builds parts once per component name."""
 
@@ -121,10 +136,8 @@ class _Parts:
 
     def placed(self, room: str, spec: Any) -> Any:
         """The spec with an `id` that is a relative folder found from the run's folder, and told to take random weights
-        where the part has pretrained ones and none are wanted."""
-        options = {"type": spec} if isinstance(spec, str) else dict(spec)
-        if isinstance(options.get("id"), str):
-            options["id"] = place(options["id"], self.base)
+        where the part has pretrained ones and none are wanted. Specs inside it are placed likewise."""
+        options = {"type": spec} if isinstance(spec, str) else _found(dict(spec), self.base)
         if not self.weights and "weights" in schema(find(room, str(options["type"]), base=self.base)):
             options["weights"] = False
         return options

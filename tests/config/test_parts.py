@@ -74,3 +74,11 @@ def test_a_wrong_part_or_option_is_told_with_its_line(
 def test_all_parts_are_checked_not_only_the_first(run_file: Path) -> None:
     run_file.write_text(RUN.replace("width: 32", "wdth: 32").replace("prompt:", "promt:"))
     assert [problem.line for problem in check_parts(load_run(run_file))] == [10, 8, 18, 14]
+
+
+def test_parts_inside_parts_are_checked_too(run_file: Path) -> None:
+    inner = '[{"type": "log_mel_conv", "widht": 8}, "whisperer"]'
+    run = load_run(run_file, sets=[f'modalities.touch.in.encoder={{"type": "together", "encoders": {inner}}}'])
+    messages = [problem.message for problem in check_parts(run)]
+    assert any("'log_mel_conv' has no option 'widht'" in message for message in messages)
+    assert any("unknown encoder 'whisperer'" in message for message in messages)

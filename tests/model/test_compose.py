@@ -145,3 +145,18 @@ def test_a_generator_of_an_output_is_a_tool_and_no_slot(omni_folder):
     model = composed(omni_folder, modalities=rows)
     assert set(model.tools) == {"speech"} and set(model.vocabulary.blocks) == {"drawing"}
     assert model.planner.plan(Sample("s", asked(Text("x")).turns)).modalities[-1] == "speech"
+
+
+def test_parts_inside_parts_start_at_the_run_as_well(omni_folder):
+    """Two encoders on one sound: their specs stand in a list, and one is a class of a file beside the run."""
+    source = "from omniloom.encoders.log_mel_conv import LogMelConv\n\n\nclass Other(LogMelConv):\n    pass\n"
+    (omni_folder / "inner_part.py").write_text(source)
+    rows = example_values()["modalities"]
+    mel = {"num_mels": 16, "width": 32, "depth": 1, "heads": 2, "conv_width": 8}
+    sound = rows["sound"]["in"]
+    sound["processor"] = {"type": "together", "processors": [sound["processor"], sound["processor"]]}
+    encoders = [{"type": "log_mel_conv", **mel}, {"type": "inner_part.py:Other", **mel}]
+    sound["encoder"] = {"type": "together", "encoders": encoders}
+    model = composed(omni_folder, modalities=rows)
+    assert type(model.parts["sound/encoder"].parts[1]).__name__ == "Other"
+    assert model.parts["sound/encoder"].out_dim == 64
