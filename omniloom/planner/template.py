@@ -73,7 +73,8 @@ class Template:
         specials, end_id = set(tokenizer.all_special_ids), tokenizer.eos_token_id
         if kind != "plain" and end_id is not None and not (specials | stop) & set(suffix["assistant"]):
             suffix["assistant"] = (end_id, *suffix["assistant"])
-        bos_ids, said, end = _ids(tokenizer, bos), suffix["assistant"], ()
+        bos_ids, said = _ids(tokenizer, bos), suffix["assistant"]
+        end: tuple[int, ...] = ()
         if is_answer_bare:
             begin, end = _around_text(tokenizer)
             bos_ids, said = bos_ids or begin, (tokenizer.eos_token_id,)
