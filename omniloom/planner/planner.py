@@ -250,9 +250,8 @@ class Planner:
         number = document.clips if len(seen) > 1 else -1
         document.clips += len(seen) > 1
         indices = {id(ready): self.modalities.index(ready.row.name) for ready in clip}
-        for order, ready in enumerate(seen):
-            ids = self.marker_ids(_numbered(ready.row.markers[0], ready.row.name, document, seen[:order]))
-            document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=order > 0, is_beside=order > 0)
+        begins = [_numbered(r.row.markers[0], r.row.name, document, seen[:order]) for order, r in enumerate(seen)]
+        self._add_markers(document, seen, begins)
         numbers = {}
         for place, ready in enumerate(clip):
             numbers[at + place] = document.hold(ready.planned, ready.role)
@@ -276,10 +275,18 @@ class Planner:
             mine = held[id(ready)]
             start = next(slot for slot in range(first, len(document.slots)) if document.slots[slot].item == mine)
             document.items[mine] = replace(document.items[mine], start=start)
-        for order, ready in enumerate(reversed(seen)):
-            ids = self.marker_ids(ready.row.markers[1])
-            document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=order > 0, is_beside=order > 0)
+        self._add_markers(document, seen[::-1], [ready.row.markers[1] for ready in seen[::-1]])
         return numbers
+
+    def _add_markers(self, document: Document, clip: Sequence[Ready], texts: Sequence[str]) -> None:
+        """The markers of several items on one side of their clip: one segment; each begins where the last one ended."""
+        is_joined = False
+        for ready, text in zip(clip, texts, strict=True):
+            ids, first = self.marker_ids(text), len(document.slots)
+            document.add(ids, Kind.MARKER, modality=self.modalities.index(ready.row.name), is_joined=is_joined)
+            if ids:
+                document.slots[first].is_beside = is_joined
+                is_joined = True
 
     def _add_fused(self, document: Document, fusion: Fusion, turn: int, sample: str, instruction: str) -> None:
         """The rows of a fuser, where the first or the last of its parts stood; or none, if it only adds a loss."""
