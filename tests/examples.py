@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omniloom.config import RunConfig, load_run
 from omniloom.interaction.lora import LoRA
 from omniloom.model import OmniModel, compose
-from omniloom.planner import InputPath, ModalityRow, OutputPath, Planner
+from omniloom.planner import ModalityRow, OutputPath, Planner
 from omniloom.sequence import Codes, Item, Plan, Sample, Shape, Text, Turn
 from omniloom.testing.doubles import CleanBackbone, tiny_language_model
 
@@ -71,7 +71,7 @@ def stock_model(folder: Path, **changes: object) -> OmniModel:
 
 
 def clean_model(stock: OmniModel, adapters: dict | None = None) -> OmniModel:
-    """The parts of a model, in float64, around a backbone that is float64 from end to end; `adapters`: instead of LoRA."""
+    """The parts of a model, in float64, around a backbone of float64 from end to end; `adapters`: instead of LoRA."""
     parts = {name: copy.deepcopy(part).double() for name, part in stock.parts.items()}
     rows = {}
     for name, row in stock.rows.items():

@@ -160,7 +160,8 @@ def attention_mask(plan: Plan, *, window: int | None = None) -> Tensor | None:
     """(B, 1, L, L) bool, True where slot q may read slot k; None if plain causal attention says the same.
 
     Documents of one row never see one another; slots of one span see each other in both directions. Padding stands
-    behind every document, so under causal attention nothing real can read it. `window`: how many positions back a sliding layer sees.
+    behind every document, so under causal attention nothing real can read it. `window`: how many positions back a
+    sliding layer sees.
     """
     has_spans = plan.has_spans
     if not plan.is_packed and window is None and not has_spans:

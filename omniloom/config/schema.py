@@ -36,8 +36,9 @@ class BackboneConfig(Strict):
     id: Word
     """Hub id, folder, or `scheme:name` of the assets table."""
     dtype: Literal["bfloat16", "float32", "float64"] = "float32"
-    template: Literal["chat", "plain"] = "chat"
-    """`chat`: the tokenizer's own chat template; `plain`: roles as plain text, for models without one."""
+    template: Literal["chat", "plain", "bare"] = "chat"
+    """`chat`: the tokenizer's own chat template; `plain`: roles as plain text, for models without one; `bare`: nothing
+    around what is said."""
     system: str | None = None
     """System prompt put before every conversation that has none; null: none is put there."""
 
@@ -122,9 +123,7 @@ class EvaluationConfig(Strict):
     metric: Name = "exact"
     limit: Count | None = None
     """Samples at most; null: all."""
-    probes: list[Literal["blind", "shuffled", "permuted", "alone"]] = Field(
-        default_factory=lambda: ["blind", "shuffled"]
-    )
+    probes: list[Literal["blind", "shuffled", "permuted", "alone"]] = Field(default=["blind", "shuffled"])
     """Runs without the media, with the media of a sample that expects another answer, with any other sample's media,
     and with each modality of several alone."""
     max_new: Count = 16

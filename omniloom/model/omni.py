@@ -113,7 +113,8 @@ class OmniModel(nn.Module):
 
     def _path(self, modality: str) -> MediaPath:
         encoder, chain = self.inputs[modality]
-        return MediaPath((encoder, self.parts[encoder]), [(name, self.parts[name]) for name in chain])  # type: ignore[arg-type, list-item]
+        parts: Any = self.parts
+        return MediaPath((encoder, parts[encoder]), [(name, parts[name]) for name in chain])
 
     # -- table ------------------------------------------------------------------------------------------------
 
@@ -292,7 +293,8 @@ class OmniModel(nn.Module):
         for name in self.fused:
             if plan.items_of(name):
                 component, chain = self.fused[name]
-                path = FusedPath((component, self.parts[component]), [(link, self.parts[link]) for link in chain])  # type: ignore[arg-type, list-item]
+                parts: Any = self.parts
+                path = FusedPath((component, parts[component]), [(link, parts[link]) for link in chain])
                 table = self.backbone.embedding_table()
                 packed, found = fuse(name, path, plan, media, embedding=table, say=self.say)
                 losses |= found

@@ -75,8 +75,7 @@ class Document:
         """Slots for rows of an input item; with `attention`, those that see each other get one span."""
         rows, times = ready.rows[piece.first : piece.stop], ready.times_s
         first = len(self.slots)
-        facts = {"modality": modality, "item": item, "clip": clip}
-        self.add([0] * len(rows), Kind.MEDIA, is_joined=is_joined, **facts)
+        self.add([0] * len(rows), Kind.MEDIA, is_joined=is_joined, modality=modality, item=item, clip=clip)
         frame = 0 if ready.shape.grid is None else ready.shape.grid[1] * ready.shape.grid[2]
         spans: dict[int, int] = {}
         for slot, row, place in zip(self.slots[first:], rows, range(piece.first, piece.stop), strict=True):

@@ -56,7 +56,7 @@ class Projector(nn.Module, ABC):
     def out_shape(self, shape: Shape) -> Shape:
         """The shape after projection of an item of this shape. Integers only, no weights."""
 
-    def serve(self, modality: str) -> None:  # noqa: B027 - most parts have nothing to prepare
+    def serve(self, modality: str) -> None:
         """Told once for every modality that uses the part, in the order of the table, before weights are loaded.
 
         A part with parameters of its own per modality makes them here, by the modality's name, so that they can be

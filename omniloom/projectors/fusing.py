@@ -1,4 +1,4 @@
-"""The contract of fusion before the language model: rows of several items, often of several modalities, become one item."""
+"""The contract of fusion before the language model: rows of several items, often of several modalities, as one item."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class Fuser(nn.Module, ABC):
     """Groups of items -> packed rows (S, out_dim), one item a group; the signature starts with (in_dims, out_dim).
 
     `in_dims`: input -> width of its rows, in the fuser's order; `out_dim`: the language model's width, or another one
-    that the fuser sets itself, for a chain of projectors behind it. `forward` and `out_shape` must agree for every group.
-    A group holds a part of the inputs where the fuser runs on `any` of them. `context.modality` is the fuser's own name.
+    that the fuser sets itself, for a chain of projectors behind it. `forward` and `out_shape` must agree for every
+    group. A group holds a part of the inputs where the fuser runs on `any` of them. `context.modality` is the fuser's
+    own name.
     """
 
     in_dims: Mapping[str, int]

@@ -7,6 +7,7 @@ of two encoders over one sound.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Bundle(Mapping[str, Tensor]):
         inside = ", ".join(f"{name}={tuple(value.shape)}" for name, value in self.items())
         return f"Bundle({inside})"
 
-    def to(self, *args: object, **options: object) -> Bundle:
+    def to(self, *args: Any, **options: Any) -> Bundle:
         """Every tensor by `Tensor.to`; integers and booleans keep their dtype."""
         return Bundle(
             **{
@@ -67,7 +68,7 @@ def same_raw(a: Raw, b: Raw) -> bool:
     return list(a) == list(b) and all(same_raw(a[name], b[name]) for name in a)
 
 
-def _device_of(args: tuple[object, ...], value: Tensor) -> torch.device:
+def _device_of(args: tuple[Any, ...], value: Tensor) -> torch.device:
     for arg in args:
         if isinstance(arg, Tensor):
             return arg.device

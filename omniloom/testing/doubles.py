@@ -94,7 +94,7 @@ def tiny_encoder_decoder(folder: Path, *, width: int = 32, layers: int = 2, seed
     tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single=f"$A {end[0]}", special_tokens=[end]
     )
-    config = T5Config(
+    config = T5Config(  # type: ignore[call-arg]
         vocab_size=len(tokenizer),
         d_model=width,
         d_kv=width // 4,

@@ -263,7 +263,12 @@ def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 def _plain(result: Added) -> dict[str, Any]:
     plain = {**vars(result), "run": result.run.name, "old": [asdict(row) for row in result.old]}
     scores = {
-        name: {"n": task.n, "score": task.score, "interval95": [task.interval95.low, task.interval95.high], "chance": task.chance.value}
+        name: {
+            "n": task.n,
+            "score": task.score,
+            "interval95": [task.interval95.low, task.interval95.high],
+            "chance": task.chance.value,
+        }
         for name, task in result.new.items()
     }
     return {**plain, "new": scores}

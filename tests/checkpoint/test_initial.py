@@ -68,7 +68,7 @@ def test_a_glob_that_names_nothing_and_weights_of_another_shape_are_refused(befo
         begun(base, init={"imagee/*": "./saved"})
     run = example_values()["modalities"]
     run["motion"]["in"]["projector"] = {"type": "mlp", "hidden": 7}
-    with pytest.raises(CheckpointError, match="motion/projector.*does not fit"):
+    with pytest.raises(CheckpointError, match=r"motion/projector.*does not fit"):
         begun(base, modalities=run, init={"motion/projector": "./saved"})
 
 

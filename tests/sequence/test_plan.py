@@ -74,7 +74,8 @@ def _blank(name: str, length: int) -> Plan:
     none = torch.full((1, length), -1)
     return Plan(
         ids=zeros, kind=zeros + 1, modality=none, item=none, source=none, document=zeros, segment=zeros, stream=zeros,
-        span=none, position=torch.arange(length)[None, None], time_s=torch.full((1, length), float("nan"), dtype=torch.float64),
+        span=none, position=torch.arange(length)[None, None],
+        time_s=torch.full((1, length), float("nan"), dtype=torch.float64),
         label=torch.full((1, length), IGNORE), weight=torch.zeros(1, length), route=zeros,
         items=(), modalities=(), samples=(name,),
     )  # fmt: skip
