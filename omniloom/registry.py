@@ -106,6 +106,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "lora": "omniloom.interaction.lora:LoRA",
         "lora_experts": "omniloom.interaction.lora_experts:LoRAExperts",
         "bias": "omniloom.interaction.bias:Bias",
+        "prompt": "omniloom.interaction.prompt:Prompt",
         "gated_attention": "omniloom.interaction.gated_attention:GatedAttention",
         "cross_attention": "omniloom.interaction.cross_attention:CrossAttention",
         "deepstack": "omniloom.interaction.deepstack:DeepStack",
@@ -147,6 +148,8 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "licences": {"starter": "omniloom.starter:terms"},
     "modalities": {},
     "published": {
+        "blip-2": "omniloom.published.blip:blip",
+        "instructblip": "omniloom.published.blip:blip",
         "llava": "omniloom.published.llava:llava",
         "llava_next": "omniloom.published.llava:llava_next",
         "llava_onevision": "omniloom.published.llava:llava_onevision",

@@ -72,11 +72,17 @@ def _thinker(config: PretrainedConfig) -> PretrainedConfig:
 
 def _with_head(model: Any) -> PreTrainedModel:
     """The whole model, or the language model in it if that has a head of its own (BLIP-2)."""
-    decoder: Any = model.get_decoder()
-    if decoder.get_output_embeddings() is None:
+    inner: Any = _language_model(model)
+    if inner.get_output_embeddings() is None:
         return cast("PreTrainedModel", model)
-    decoder.generation_config = model.generation_config
-    return cast("PreTrainedModel", decoder)
+    inner.generation_config = model.generation_config
+    return cast("PreTrainedModel", inner)
+
+
+def _language_model(model: Any) -> nn.Module:
+    holder = model if hasattr(model, "language_model") else model.base_model
+    found: nn.Module = getattr(holder, "language_model", None) or model.get_decoder()
+    return found
 
 
 def _without_towers(kind: type[PreTrainedModel]) -> type[PreTrainedModel]:
@@ -84,7 +90,7 @@ def _without_towers(kind: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
     def build(self: Any, config: PretrainedConfig) -> None:
         kind.__init__(self, config)
-        _trim(self, {self.get_decoder(), self.get_output_embeddings()})
+        _trim(self, {_language_model(self), self.get_output_embeddings()})
 
     return type(kind.__name__, (kind,), {"__init__": build, "__module__": kind.__module__})
 

@@ -20,6 +20,7 @@ from omniloom.registry import resolve_asset
 
 __all__ = ["DTYPES", "StockModel", "load_tokenizer"]
 
+TEMPLATES = ("chat", "plain", "bare")
 _WITHOUT_ERRORS = {
     "_raise_exceptions_for_gated_repo": False,
     "_raise_exceptions_for_missing_entries": False,
@@ -34,9 +35,10 @@ class StockModel(HookableLayers):
     `id`: hub id, folder, `scheme:name` of the assets table, or a `.gguf` file, which is converted once beside
     itself; of a whole multimodal model (LLaVA, Qwen2.5-VL ...) the language model inside is taken. `revision`: of a hub
     id; pin it for results that can be rerun. `dtype`: of its weights. `template`: "chat" takes the tokenizer's chat
-    template, "plain" needs none. `system`: None keeps the template's own opening, "" opens with nothing, other text is
-    the system prompt of every conversation without one. `weights` False builds the true class with random weights from
-    its config alone. `gradient_checkpointing` trades time for memory.
+    template, "plain" writes roles as text, "bare" writes nothing around what is said. `system`: None keeps the
+    template's own opening, "" opens with nothing, other text is the system prompt of every conversation without one.
+    `weights` False builds the true class with random weights from its config alone. `gradient_checkpointing` trades
+    time for memory.
     """
 
     def __init__(
@@ -54,8 +56,8 @@ class StockModel(HookableLayers):
         super().__init__()
         if dtype not in DTYPES:
             raise ConfigError(f"backbone dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
-        if template not in ("chat", "plain"):
-            raise ConfigError(f"backbone template is {template!r}; expected 'chat' or 'plain'.")
+        if template not in TEMPLATES:
+            raise ConfigError(f"backbone template is {template!r}; expected 'chat', 'plain' or 'bare'.")
         self.id, self.revision, self.dtype, self.template, self.system = id, revision, dtype, template, system
         self.weights, self.gradient_checkpointing = weights, gradient_checkpointing
         self.lm = self._load(auto)

@@ -52,12 +52,17 @@ class Template:
         is_answer_bare: bool = False,
         kinds: Sequence[str] = (),
     ) -> Template:
-        """From a tokenizer: `kind` "chat" takes its chat template apart, "plain" writes "User: ... Assistant: ...".
+        """From a tokenizer.
+
+        `kind`: "chat" takes its chat template apart; "plain" writes "User: ... Assistant: ..."; "bare" writes nothing
+        but what the tokenizer itself puts before a text, in front of the first words of a user's turn: models that were
+        never trained on conversations (BLIP-2) read media and then a text.
         `is_answer_bare`: an answer that is said ends with the tokenizer's own end token alone, as a decoder with an
         encoder has it; around what is read stands what the tokenizer itself puts around a text.
         `kinds`: of the media that turns may hold, by the names a chat template knows them by.
 
-        An answer behind which a chat template puts no token that ends it (LLaVA's) ends with the tokenizer's own.
+        An answer behind which nothing is put that ends it (LLaVA's, and any bare one) ends with the tokenizer's own end
+        token, or with one of `stop` if that is none of them.
 
         Raises:
             ConfigError: the tokenizer has no chat template, or one that does not put the same text around every turn;
@@ -65,12 +70,18 @@ class Template:
         """
         if kind == "plain":
             scaffold = Scaffold(_bos_of(tokenizer), dict(_PLAIN))
+        elif kind == "bare":
+            begin = () if is_answer_bare else _around_text(tokenizer)[0]
+            lead = {"user": "".join(tokenizer.convert_ids_to_tokens(begin))}
+            scaffold = Scaffold("", {"user": ("", ""), "assistant": ("", "")}, lead=lead)
         else:
             scaffold = take_apart(tokenizer, kinds)
         bos, around, default = scaffold.bos, scaffold.around, scaffold.opening
         prefix = {role: _ids(tokenizer, text[0]) for role, text in around.items()}
         suffix = {role: _ids(tokenizer, text[1]) for role, text in around.items()}
         specials, end_id = set(tokenizer.all_special_ids), tokenizer.eos_token_id
+        if stop and end_id not in stop:
+            end_id = min(stop)
         if kind != "plain" and end_id is not None and not (specials | stop) & set(suffix["assistant"]):
             suffix["assistant"] = (end_id, *suffix["assistant"])
         bos_ids, said = _ids(tokenizer, bos), suffix["assistant"]
