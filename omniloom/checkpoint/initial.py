@@ -1,8 +1,8 @@
 """Weights to begin with: components of another run, before any training.
 
 A run file says `init: {"*": ../runs/before}` or `init: {"image/projector": ../runs/before}`: globs over components,
-each with the run folder they come from. What a component has more than it had there belongs to modalities that are new: its
-own parameters of theirs, and the codes behind the known ones.
+each with the run folder they come from. What a component has more than it had there belongs to modalities that are new:
+its own parameters of theirs, and the codes behind the known ones.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -48,18 +50,26 @@ def _parts(room: str) -> list[dict[str, Any]]:
     quiet_libraries()
     parts: list[dict[str, Any]] = []
     for name, target in names(room).items():
-        entry: dict[str, Any] = {"name": name, "target": target, "about": "", "options": [], "absent": ""}
+        entry: dict[str, Any] = {"name": name, "target": target, "about": "", "sources": [], "options": [], "absent": ""}
         try:
             part = find(room, name)
         except (ConfigError, MissingAssetError) as error:
             parts.append({**entry, "absent": str(error)})
             continue
         entry["about"] = (inspect.getdoc(part) or "").partition("\n")[0]
+        entry["sources"] = _papers(part)
         # The tables of assets and data sets hold functions: what they take is no choice of a run file.
         if callable(part) and room not in ("assets", "datasets", "licences", "modalities"):
             entry["options"] = [_option(key, value) for key, value in schema(part).items()]
         parts.append(entry)
     return parts
+
+
+def _papers(part: Any) -> list[str]:
+    """The papers that a part or its file names, each once, in the order of the text."""
+    module = sys.modules.get(getattr(part, "__module__", ""))
+    text = f"{inspect.getdoc(part) or ''} {getattr(module, '__doc__', None) or ''}"
+    return list(dict.fromkeys(re.findall(r"arXiv:\d{4}\.\d{4,5}", text)))
 
 
 def _option(name: str, value: inspect.Parameter) -> dict[str, Any]:
@@ -94,6 +104,8 @@ def _print(found: dict[str, Any]) -> None:
         say(f"{room}:" if parts else f"{room}: none installed")
         for part in parts:
             say(f"  {part['name']}  -  {part['absent'] or part['about']}")
+            if part["sources"]:
+                say(f"      ({', '.join(part['sources'])})")
             for option in part["options"]:
                 value = "required" if option["is_required"] else _written(option["default"])
                 say(
