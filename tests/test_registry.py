@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from omniloom.cli import listing
 from omniloom.errors import ConfigError, MissingAssetError
 from omniloom.registry import BUILT_IN, build, find, names, part_file, resolve_asset, schema, spec_of, split_spec
 
@@ -108,3 +109,9 @@ def test_a_spec_is_split_into_name_and_options() -> None:
 @pytest.mark.parametrize("reference", ["org/name", "./folder", "C:/folder", "/abs", "unknown:name"])
 def test_what_has_no_known_scheme_passes_through(reference: str) -> None:
     assert resolve_asset(reference) == reference
+
+
+@pytest.mark.parametrize("room", ["encoders", "projectors", "fusers", "interaction"])
+def test_every_part_names_its_paper(room):
+    nameless = [part["name"] for part in listing._parts(room) if not part["sources"]]
+    assert nameless == []
