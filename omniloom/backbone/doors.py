@@ -90,11 +90,12 @@ def open_door(layer: nn.Module, place: str, name: str, hook: nn.Module, context:
     doors: LayerDoors = found
     if name not in doors:
         doors[name] = nn.ModuleDict()
-    if place in doors[name]:  # type: ignore[operator]
+    places: Any = doors[name]
+    if place in places:
         raise ConfigError(f"the adapter {name!r} stands twice at the same place ({place}) of a layer. Rename one.")
     if place == "ffn" and any(True for _ in doors.at("ffn")):
         raise ConfigError(f"{name!r} would be the second in place of one feed-forward. Give them different layers.")
-    doors[name][place] = hook  # type: ignore[index]
+    places[place] = hook
     return doors
 
 

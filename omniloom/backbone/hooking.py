@@ -172,7 +172,7 @@ def hooked_attention(
     """transformers' attention function of a hooked layer: the stock one, and beside it the hooks."""
     doors: LayerDoors = module._doors[0]
     stock = module.config._attn_implementation.removeprefix(_PREFIX)
-    default = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
+    default: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(stock, default)
     allowed = doors.visible(query.shape[2], key.shape[2])
     if allowed is not None:

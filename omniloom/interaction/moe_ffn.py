@@ -191,7 +191,7 @@ def load_expert(
         layer = path.removesuffix(f".adapters.{name}.ffn")
         (place,) = [key for key, part in backbone.get_submodule(layer).named_children() if hasattr(part, "base")]
         for key, value in hook.experts[expert].state_dict().items():
-            wanted = (f"{layer}.{place}.{key}", f"{layer}.{place}.base.{key}")
+            wanted: tuple[str, ...] = (f"{layer}.{place}.{key}", f"{layer}.{place}.base.{key}")
             if source is not None:
                 wanted = tuple(
                     n for n in state if n.startswith(f"{layer}.") and n.endswith(f".ffn.experts.{source}.{key}")

@@ -83,7 +83,7 @@ def gather_sides(moment: Moment, inputs: Sequence[str]) -> Sides | None:
     width = moment.embeds.shape[-1]
     empty = moment.embeds.new_zeros(0, width)
     padded = torch.nn.utils.rnn.pad_sequence([torch.cat([empty, *given]) for given in rows], batch_first=True)
-    return Sides(padded, *(table[..., column] for column in range(4)))
+    return Sides(padded, table[..., 0], table[..., 1], table[..., 2], table[..., 3])
 
 
 def mix(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
