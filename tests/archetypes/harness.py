@@ -182,7 +182,6 @@ class Trial:
         self.model: OmniModel = compose(self.config, base=folder)
         self.pipeline = Pipeline(self.model)
         self.samples = archetype.samples(self.config)
-        self.is_late = any(row.input is not None and row.input.is_late for row in self.model.rows.values())
 
     def plans(self, samples: Sequence[Sample] | None = None, *, ask: bool = False) -> list[Plan]:
         """One plan a sample; questions only with `ask`."""
@@ -210,11 +209,19 @@ class Trial:
         return {name: value.detach().clone() for name, value in self.model.select(self.globs()).items()}
 
     def batch(self, samples: Sequence[Sample] | None = None) -> Callable[[], Plan]:
-        """Makes the stacked plan of some samples: each time where only parts can count rows, else once."""
-        if self.is_late:
-            return lambda: Plan.stack(self.plans(samples))
-        plan = Plan.stack(self.plans(samples))
-        return lambda: plan
+        """Makes the stacked plan of some samples; anew only those with items whose rows parts must count."""
+        chosen = self.samples if samples is None else samples
+        late = {name for name, row in self.model.rows.items() if row.input is not None and row.input.is_late}
+        anew = [at for at, sample in enumerate(chosen) if late & set(sample.modalities)]
+        plans = self.plans(chosen)
+        whole = Plan.stack(plans)
+
+        def made() -> Plan:
+            for at, plan in zip(anew, self.plans([chosen[at] for at in anew]), strict=True):
+                plans[at] = plan
+            return Plan.stack(plans) if anew else whole
+
+        return made
 
     @torch.no_grad()
     def losses(self, batch: Callable[[], Plan] | None = None) -> torch.Tensor:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.archetypes import systems_simple
+from tests.archetypes import systems_queries, systems_simple, systems_vision
 
-SYSTEMS = [*systems_simple.SYSTEMS]
+SYSTEMS = [*systems_simple.SYSTEMS, *systems_vision.SYSTEMS, *systems_queries.SYSTEMS]

@@ -34,6 +34,13 @@ _WAVE = {
     "num_conv_pos_embedding_groups": 2,
     "vocab_size": 30,
 }
+# A row each 160 samples.
+_EACH_10_MS = {
+    "conv_dim": (8, 8, 8),
+    "conv_kernel": (20, 8, 8),
+    "conv_stride": (10, 4, 4),
+    "num_feat_extract_layers": 3,
+}
 _AST = {"patch_size": 8, "frequency_stride": 6, "time_stride": 5, "max_length": 24, "num_mel_bins": 16}
 _HTSAT = {
     "window_size": 2,
@@ -131,12 +138,16 @@ TINY: dict[str, Callable[[], PreTrainedModel]] = {
     "whisper": lambda: transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**_WHISPER)),
     "wav2vec2": lambda: transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**_WAVE)),
     "hubert": lambda: transformers.HubertModel(transformers.HubertConfig(**_WAVE)),
+    "hubert_10ms": lambda: transformers.HubertModel(transformers.HubertConfig(**_WAVE | _EACH_10_MS)),
     "qwen2_5_vl": _qwen2_5_vl,
     "videomae": lambda: transformers.VideoMAEModel(transformers.VideoMAEConfig(**_VISION, num_frames=4)),
     "timesformer": lambda: transformers.TimesformerModel(transformers.TimesformerConfig(**_VISION, num_frames=4)),
     "vivit": lambda: transformers.VivitModel(transformers.VivitConfig(**_VISION, num_frames=4, tubelet_size=[2, 8, 8])),
     "qwen3_vl": _qwen3_vl,
     "conformer": lambda: transformers.Wav2Vec2ConformerModel(transformers.Wav2Vec2ConformerConfig(**_WAVE)),
+    "conformer_10ms": lambda: transformers.Wav2Vec2ConformerModel(
+        transformers.Wav2Vec2ConformerConfig(**_WAVE | _EACH_10_MS)
+    ),
     "ast": _ast,
     "clap": lambda: transformers.ClapModel(
         transformers.ClapConfig(text_config=_TEXT, audio_config=_HTSAT, projection_dim=12)
@@ -168,6 +179,8 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "whisper": {**_FRAMES, "chunk_length": 0.4},
     "wav2vec2": {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
     "hubert": {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
+    "hubert_10ms": {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
+    "conformer_10ms": {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
     "conformer": {"feature_extractor_type": "Wav2Vec2FeatureExtractor"},
     "ast": {"feature_extractor_type": "ASTFeatureExtractor", "num_mel_bins": 16, "max_length": 24},
     "clap": {"feature_extractor_type": "ClapFeatureExtractor", "feature_size": 8, "max_length_s": 1},

@@ -1,0 +1,177 @@
+"""Systems of learned queries: Q-Formers and resamplers of one modality's own, or shared by all with queries of each."""
+
+from __future__ import annotations
+
+from tests.archetypes.blocks import (
+    BANK,
+    BEATS,
+    CLOUD,
+    FRAMES,
+    IMAGE,
+    MEL,
+    POINTS,
+    QUERIES,
+    SHORT,
+    SOUND,
+    VIT,
+    blip,
+    hub,
+    row,
+    tiny,
+)
+from tests.archetypes.harness import Archetype
+
+EVA = hub("hub_vision", "blip2")
+PICTURE = {"type": "image", "size_px": 16}
+PER_FRAME = {
+    "type": "window_qformer",
+    "windows": [4],
+    "queries": 2,
+    "width": 16,
+    "depth": 1,
+    "heads": 2,
+    "causal": False,
+}
+
+SYSTEMS = [
+    Archetype(
+        "X-LLM",
+        "BLIP-2's Q-Former for pictures, queries for every frame, speech shortened to the rate of words, X-LLM "
+        "(arXiv:2305.04160)",
+        {
+            "modalities": {
+                "image": row("image", PICTURE, EVA, hub("hub_qformer", "blip2", projection="new")),
+                "clip": row("video", FRAMES, VIT, PER_FRAME),
+                "speech": row(
+                    "audio",
+                    hub("hub", "conformer_10ms"),
+                    hub("hub_speech", "conformer_10ms"),
+                    [{"type": "cif", "width": 8, "quantity": 0.1}, {"type": "mlp"}],
+                ),
+            }
+        },
+        asks=[("image",), ("clip",), ("speech",)],
+        forms={"clip": {"frames": 2}, "speech": {"seconds": 0.1}},
+        models={**blip("blip2"), **tiny("conformer_10ms")},
+    ),
+    Archetype(
+        "ChatBridge",
+        "one BLIP-2 Q-Former for pictures, clips and sounds, with queries of each and positions of frames, ChatBridge "
+        "(arXiv:2305.16103)",
+        {
+            "components": {
+                "perceiver": {
+                    "room": "projectors",
+                    **hub("hub_qformer", "blip2", projection="new", own_queries=True),
+                },
+                "eva": {"room": "encoders", **EVA},
+            },
+            "modalities": {
+                "image": row("image", PICTURE, {"component": "eva"}, {"component": "perceiver"}),
+                "clip": row(
+                    "video",
+                    FRAMES,
+                    {"component": "eva"},
+                    [{"type": "positions", "axes": ["frame"], "max": 8}, {"component": "perceiver"}],
+                ),
+                "sound": row(
+                    "audio",
+                    BANK,
+                    BEATS,
+                    [
+                        {"type": "linear", "width": 16},
+                        {"type": "positions", "axes": ["frame"], "max": 32},
+                        {"component": "perceiver"},
+                    ],
+                ),
+            },
+        },
+        asks=[("image",), ("clip",), ("sound",), ("image", "sound")],
+        forms={"clip": {"frames": 2}, "sound": SHORT},
+        models=blip("blip2"),
+    ),
+    Archetype(
+        "Video-LLaMA",
+        "queries for every frame, positions of frames, then queries for the clip; sounds alike, Video-LLaMA "
+        "(arXiv:2306.02858)",
+        {
+            "context": {"interleave": "in_order"},
+            "modalities": {
+                "frames": row(
+                    "video",
+                    FRAMES,
+                    VIT,
+                    [PER_FRAME, {"type": "positions", "max": 32}, {"type": "qformer", **QUERIES}, "linear"],
+                ),
+                "sound": row(
+                    "audio", SOUND, MEL, [{"type": "positions", "max": 32}, {"type": "qformer", **QUERIES}, "linear"]
+                ),
+                "clip": {"payload": "video", "split": ["frames", "sound"]},
+            },
+        },
+        asks=[("clip",), ("frames",), ("sound",)],
+        forms={"clip": {"frames": 2, "sound": True}, "frames": {"frames": 2}},
+    ),
+    Archetype(
+        "BuboGPT",
+        "a Q-Former and a linear map for pictures and for sounds, BuboGPT (arXiv:2307.08581)",
+        {
+            "modalities": {
+                "image": row("image", PICTURE, EVA, hub("hub_qformer", "blip2", projection="new")),
+                "sound": row("audio", BANK, BEATS, [{"type": "qformer", **QUERIES}, "linear"]),
+            }
+        },
+        asks=[("image",), ("sound",), ("image", "sound")],
+        forms={"sound": SHORT},
+        models=blip("blip2"),
+    ),
+    Archetype(
+        "X-InstructBLIP",
+        "an InstructBLIP Q-Former for each modality, which reads the question, and the modality's name as a cue, "
+        "X-InstructBLIP (arXiv:2311.18799)",
+        {
+            "modalities": {
+                "image": {
+                    **row("image", PICTURE, EVA | {"id": "./instructblip"}, hub("hub_qformer", "instructblip")),
+                    "markers": ["image: ", ""],
+                },
+                "sound": {
+                    **row("audio", BANK, BEATS, hub("hub_qformer", "instructblip")),
+                    "markers": ["audio: ", ""],
+                },
+                "points": {
+                    **row("points", CLOUD, POINTS, hub("hub_qformer", "instructblip")),
+                    "markers": ["3d: ", ""],
+                },
+            }
+        },
+        asks=[("image",), ("sound",), ("points",), ("image", "sound")],
+        forms={"sound": SHORT},
+        models=blip("instructblip"),
+    ),
+    Archetype(
+        "PathWeave",
+        "one Q-Former to which each further modality adds adapters that build on those before it, PathWeave "
+        "(arXiv:2410.20178)",
+        {
+            "components": {
+                "qformer": {
+                    "room": "projectors",
+                    "type": "qformer",
+                    **QUERIES,
+                    "own_queries": True,
+                    "adapters": "path",
+                    "rank": 2,
+                }
+            },
+            "modalities": {
+                "image": row("image", IMAGE, {**VIT, "width": 16}, {"component": "qformer"}),
+                "clip": row("video", FRAMES, {**VIT, "width": 16}, {"component": "qformer"}),
+                "sound": row("audio", BANK, BEATS, {"component": "qformer"}),
+                "points": row("points", CLOUD, POINTS, {"component": "qformer"}),
+            },
+        },
+        asks=[("image",), ("clip",), ("sound",), ("points",)],
+        forms={"clip": {"frames": 2}, "sound": SHORT},
+    ),
+]
