@@ -259,6 +259,11 @@ def encoder_laws(
             place = tensors_of(raw)[0].device
             expect(packed.x.device == place, f"rows are on {packed.x.device}, the raw tensor on {place}.")
             expect_finite(packed.x, f"rows of {what}")
+            taps = {layer: tuple(rows.shape) for layer, rows in packed.taps.items()}
+            declared_taps = {layer: (len(packed.x), width) for layer, width in encoder.tap_dims.items()}
+            expect(taps == declared_taps, f"taps are {taps}; the rows and tap_dims say {declared_taps}.")
+            wide = None if packed.pooled is None else packed.pooled.shape[-1]
+            expect(wide == encoder.pooled_dim, f"pooled vectors are {wide} wide; pooled_dim is {encoder.pooled_dim}.")
         return f"{counts[: len(raws)]} rows of width {encoder.out_dim}"
 
     @torch.no_grad()
@@ -291,9 +296,10 @@ def encoder_laws(
         with disturbed(encoder, train=True) as parameters:
             if not parameters:
                 return "no parameters"
-            x = encoder(raws).x
-            expect(x.requires_grad, f"rows carry no gradient; expected one for {len(parameters)} parameters.")
-            _scalar(x).backward()  # type: ignore[no-untyped-call]
+            out = encoder(raws)
+            expect(out.x.requires_grad, f"rows carry no gradient; expected one for {len(parameters)} parameters.")
+            given = [out.x, *out.taps.values(), *([] if out.pooled is None else [out.pooled])]
+            torch.stack([_scalar(rows) for rows in given]).sum().backward()  # type: ignore[no-untyped-call]
             return expect_gradients(parameters)
 
     option_law(ledger, "encoder: options can be read back", encoder, **options)

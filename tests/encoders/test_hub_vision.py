@@ -34,8 +34,10 @@ from transformers import (
 )
 
 from omniloom.encoders.hub_vision import HubVision
+from omniloom.encoders.processors import ImageProcessor
 from omniloom.errors import CheckpointError, ConfigError, MissingAssetError
 from omniloom.sequence import Shape
+from omniloom.testing import check_encoder, made_payloads
 
 _TOWER = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "image_size": 24, "patch_size": 8}
 _WIDE = {**_TOWER, "intermediate_size": 32}
@@ -174,6 +176,12 @@ def test_the_joint_vector_may_be_the_row_of_a_frame(name, towers):
     assert rows.shapes == (Shape(2, (2, 1, 1)), Shape(1, (1, 1, 1)))
     torch.testing.assert_close(rows.x, beside.pooled, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(rows.pooled[0], rows.x[:2].mean(0), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"layer": 0, "taps": [-1, 1]}, {"layer": 1, "pooled": True}])
+def test_inner_layers_and_joint_vectors_keep_the_laws_of_the_kit(options, towers):
+    part = HubVision(id=towers["siglip"][0], **options)
+    check_encoder(part, ImageProcessor(size_px=24), next(made_payloads("image")))
 
 
 def test_patches_and_class_token_are_the_parts_of_all(towers):
