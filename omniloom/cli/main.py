@@ -17,6 +17,7 @@ from omniloom.cli import (
     checking,
     converting,
     evaluating,
+    importing,
     listing,
     predicting,
     scaffolding,
@@ -70,6 +71,7 @@ app.command("report")(evaluating.report)
 app.command("chat", cls=ChatCommand)(chatting.chat)
 app.command("predict")(predicting.predict)
 app.command("convert")(converting.convert)
+app.command("import")(importing.import_model)
 
 
 def main() -> None:

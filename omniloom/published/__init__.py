@@ -1,5 +1,6 @@
-"""Room 6: multimodal models that others have published, as runs made of our parts."""
+"""Room 5: multimodal models that others have published, told in our parts."""
 
-from omniloom.published.adopt import adopt
+from omniloom.published.source import Part, Published, Row, Source, published_model
+from omniloom.published.tensors import Weights
 
-__all__ = ["adopt"]
+__all__ = ["Part", "Published", "Row", "Source", "Weights", "published_model"]

@@ -6,16 +6,18 @@ parts are ordinary ones, and for every part that is not loaded by its own id, wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from omniloom.backbone.stock import load_tokenizer
+from omniloom.errors import ConfigError, did_you_mean
 from omniloom.layers.hub_loading import load_config
 from omniloom.planner.take_apart import around_media
+from omniloom.registry import find, names
 
-__all__ = ["Part", "Published", "Row", "Source"]
+__all__ = ["Part", "Published", "Row", "Source", "published_model"]
 
 
 @dataclass(frozen=True)
@@ -115,3 +117,20 @@ class Source:
     def markers(self, kind: str, placeholder: int) -> tuple[str, str]:
         """What the chat template puts around an item of a kind, whose place the token `placeholder` holds."""
         return around_media(self.tokenizer, kind, str(self.tokenizer.convert_ids_to_tokens(placeholder)))
+
+
+def published_model(source: Source) -> Published:
+    """A published model as rows of parts; the table of `published` says which function tells them.
+
+    Raises:
+        ConfigError: no family known here is of its type.
+    """
+    kind = str(source.config.model_type)
+    known = names("published")
+    if kind not in known:
+        raise ConfigError(
+            f"{source.id!r} is a {kind!r}, which cannot be taken over as a whole.{did_you_mean(kind, known)} "
+            "Its language model and its towers can still be named in a run file, part by part."
+        )
+    family: Callable[[Source], Published] = find("published", kind)
+    return family(source)

@@ -61,6 +61,12 @@ class Weights:
             found[name] = tensor.to(value.dtype)
         return found
 
+    def named(self, part: Part) -> dict[str, Tensor]:
+        """The tensors that a part takes, under their names in the file."""
+        inside = [f".{name}." for name in part.tensors.values()]
+        places = [place for place in self._files if any(name in f".{place}." for name in inside)]
+        return {place: self._read(place) for place in sorted(places)}
+
     def _tensor(self, name: str) -> Tensor:
         places = [place for place in self._files if place == name or place.endswith("." + name)]
         if len(places) != 1:
@@ -68,11 +74,14 @@ class Weights:
                 f"the weights of {self.id!r} hold {len(places)} tensors {name!r}; expected one. The file is of another "
                 "model."
             )
-        file = self._file(self._files[places[0]])
+        return self._read(places[0])
+
+    def _read(self, place: str) -> Tensor:
+        file = self._file(self._files[place])
         if file is None:
-            raise MissingAssetError(f"the file {self._files[places[0]]!r} of {self.id!r} is not here. Fetch it whole.")
+            raise MissingAssetError(f"the file {self._files[place]!r} of {self.id!r} is not here. Fetch it whole.")
         with safe_open(str(file), "pt") as tensors:
-            tensor: Tensor = tensors.get_tensor(places[0])
+            tensor: Tensor = tensors.get_tensor(place)
         return tensor
 
     def _file(self, name: str) -> Path | None:

@@ -22,6 +22,7 @@ COMMANDS = [
     ["predict"],
     ["quickstart"],
     ["convert"],
+    ["import"],
 ]
 
 

@@ -7,8 +7,7 @@ import pytest
 import torch
 import yaml
 
-from omniloom.checkpoint import load_model
-from omniloom.published import adopt
+from omniloom.checkpoint import adopt, load_model
 from omniloom.sequence import Item, Plan
 from omniloom.train.adding import add_modality
 from tests.published.models import picture, sample, stirred, user, write

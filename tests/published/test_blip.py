@@ -7,9 +7,8 @@ import torch
 import transformers
 from tokenizers import processors
 
-from omniloom.checkpoint import load_model
+from omniloom.checkpoint import adopt, load_model
 from omniloom.model import Sampling, generate
-from omniloom.published import adopt
 from omniloom.sequence import Item, Kind, Plan
 from omniloom.testing.doubles import tiny_tokenizer
 from tests.published.models import FIRST_SPECIAL, TEXT, logits_of, picture, sample, stirred, user, write

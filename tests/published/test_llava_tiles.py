@@ -7,10 +7,9 @@ import pytest
 import torch
 import transformers
 
-from omniloom.checkpoint import load_model
+from omniloom.checkpoint import adopt, load_model
 from omniloom.media import Video
 from omniloom.model import Sampling, generate
-from omniloom.published import adopt
 from omniloom.sequence import Item, Plan
 from tests.published.models import (
     FIRST_SPECIAL,

@@ -11,11 +11,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from omniloom.checkpoint import load_model
+from omniloom.checkpoint import adopt, load_model
 from omniloom.data.pipeline import Pipeline
 from omniloom.media import Audio, Video
 from omniloom.model import Sampling, generate
-from omniloom.published import adopt
 from omniloom.sequence import Item, Plan
 from tests.published.models import (
     FIRST_SPECIAL,
