@@ -112,6 +112,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "deepstack": "omniloom.interaction.deepstack:DeepStack",
         "token_injection": "omniloom.interaction.token_injection:TokenInjection",
         "moe_ffn": "omniloom.interaction.moe_ffn:MoEFFN",
+        "token_reduction": "omniloom.interaction.token_reduction:TokenReduction",
     },
     "positions": {
         "sequential": "omniloom.planner.positions:Sequential",

@@ -109,6 +109,11 @@ class Backbone(nn.Module, ABC):
         (B, L, D); `base` is the stock feed-forward, which it may call or copy."""
         raise _no_door(self, "feed-forward")
 
+    def hook_scores(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        """Put a module under `name` that watches a layer's self-attention: `hook(query, key, facts)` is told, before it
+        runs, the (B, H, L, d) queries, rotated and scaled, and the (B, G, T, d) keys of all slots, cached ones first."""
+        raise _no_door(self, "attention")
+
     def attention(self, layer: int) -> nn.Module:
         """The self-attention of a layer, as hooks beside it will get it."""
         raise _no_door(self, "attention")

@@ -16,7 +16,7 @@ from omniloom.errors import ConfigError
 
 __all__ = ["PLACES", "HookedFFN", "LayerDoors", "open_door"]
 
-PLACES = ("before", "after", "attention", "visible", "ffn")
+PLACES = ("before", "after", "attention", "visible", "scores", "ffn")
 
 
 class LayerDoors(nn.ModuleDict):
@@ -46,6 +46,11 @@ class LayerDoors(nn.ModuleDict):
             if added is not None:
                 total = added if total is None else total + added
         return total
+
+    def watched(self, query: Tensor, key: Tensor) -> None:
+        """Show the hooks at "scores" a layer's queries and keys."""
+        for hook in self.at("scores"):
+            hook(query, key, self.context.facts)
 
     def visible(self, slots: int, keys: int) -> Tensor | None:
         """(B, 1, L, T) bool, True where every hook at "visible" lets a slot read a key; None where all may."""

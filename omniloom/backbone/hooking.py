@@ -75,6 +75,9 @@ class HookableLayers(Backbone):
             )
         self._hook_attention(layer, "visible", name, hook, context)
 
+    def hook_scores(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        self._hook_attention(layer, "scores", name, hook, context)
+
     def _hook_attention(self, layer: int, place: str, name: str, hook: nn.Module, context: Any) -> None:
         self.remember(context)
         attention = _attention_of(self._layer(layer))
@@ -174,12 +177,14 @@ def hooked_attention(
     stock = module.config._attn_implementation.removeprefix(_PREFIX)
     default: Any = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
     function: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(stock, default)
+    scale = kwargs.get("scaling")
+    scaled = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+    doors.watched(scaled, key)
     allowed = doors.visible(query.shape[2], key.shape[2])
     if allowed is not None:
         attention_mask = _narrowed(attention_mask, allowed, query, key, is_additive=stock == "eager")
     output, weights = function(module, query, key, value, attention_mask, **kwargs)
-    scale = kwargs.get("scaling")
-    added = doors.beside(query * (query.shape[-1] ** -0.5 if scale is None else scale), module)
+    added = doors.beside(scaled, module)
     if added is not None:
         output = output + added.transpose(1, 2).to(output.dtype)
     return output, weights

@@ -134,6 +134,8 @@ class _CleanAttention(nn.Module):
             if cache:
                 k, v = torch.cat([cache[0], k], 2), torch.cat([cache[1], v], 2)
             cache[:] = [k, v]
+        if doors is not None:
+            doors.watched(q * self.head_dim**-0.5, k)
         allowed = None if doors is None else doors.visible(slots, k.shape[2])
         if allowed is not None:
             causal = torch.ones(slots, k.shape[2], dtype=torch.bool, device=x.device).tril(k.shape[2] - slots)
@@ -206,6 +208,9 @@ class CleanBackbone(Backbone):
 
     def hook_visible(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         open_door(self._block(layer), "visible", name, hook, context)
+
+    def hook_scores(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        open_door(self._block(layer), "scores", name, hook, context)
 
     def attention(self, layer: int) -> nn.Module:
         found: nn.Module = self._block(layer).attention

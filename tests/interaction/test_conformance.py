@@ -22,9 +22,11 @@ OPTIONS = {
     "cross_attention": {"inputs": ["image"], "every": 1, "heads": 4, "shared": True, "gate": "token"},
     "deepstack": {"inputs": ["image"], "taps": {"0": 1}, "gated": True},
     "token_injection": {"inputs": ["touch"], "taps": {"1": "pooled"}},
+    "token_reduction": {"layers": [0], "least": 1},
     "moe_ffn": {"experts": 2, "route": {"image": [1]}, "layers": [0]},
 }
 EACH = pytest.mark.parametrize("name", sorted(OPTIONS))
+LEARNED = pytest.mark.parametrize("name", sorted(set(OPTIONS) - {"token_reduction"}))
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_a_spec_builds_a_part_that_gives_it_back(name):
     assert spec_of("interaction", build("interaction", whole)) == whole
 
 
-@EACH
+@LEARNED
 def test_a_model_with_it_is_built_without_weights(name, folder):
     spec = {"type": name, **OPTIONS[name]}
     with torch.device("meta"):
@@ -82,7 +84,7 @@ def test_the_same_seed_gives_the_same_weights_whatever_else_is_in_the_model(name
         assert torch.equal(value, second.components()["a"][key])
 
 
-@EACH
+@LEARNED
 def test_gradients_reach_whatever_it_has_that_its_options_let_be_reached(name, folder):
     model = compose(config_with(folder, a={"type": name, **OPTIONS[name]}), base=folder)
     generator = torch.Generator().manual_seed(0)
