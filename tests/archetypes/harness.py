@@ -268,22 +268,20 @@ class Trial:
 
 
 def grown(plan: Plan, ids: Sequence[int]) -> Plan:
-    """A plan with answered ids behind it, as text of its last document."""
+    """A plan with an answer behind it that is to be learned, as text of its last document."""
     count = len(ids)
-    if not count:
-        return plan
-    fills = {"modality": -1, "item": -1, "source": -1, "label": IGNORE, "span": -1, "kind": int(Kind.TEXT)}
+    fills = {"modality": -1, "item": -1, "source": -1, "label": IGNORE, "span": -1, "kind": int(Kind.TEXT), "weight": 1}
     fills |= {"document": int(plan.document.max()), "segment": int(plan.segment.max()) + 1, "time_s": float("nan")}
-    grown_tensors = {}
+    longer = {}
     for name, value in plan.tensors().items():
-        shape = (*value.shape[:-1], count)
-        added = torch.full(shape, fills.get(name, 0), dtype=value.dtype)
+        added = torch.full((*value.shape[:-1], count), fills.get(name, 0), dtype=value.dtype)
         if name == "ids":
             added[0] = torch.tensor(ids)
         if name == "position":
             added[:] = int(plan.next_position[0]) + torch.arange(count)
-        grown_tensors[name] = torch.cat([value, added], -1)
-    return replace(plan, **grown_tensors)
+        longer[name] = torch.cat([value, added], -1)
+    longer["label"][0, -count - 1 : -1] = torch.tensor(ids)
+    return replace(plan, **longer)
 
 
 @torch.no_grad()

@@ -192,8 +192,10 @@ PROCESSORS: dict[str, dict[str, Any]] = {
 """preprocessor_config.json of those that have one, by the sizes of the tiny models."""
 
 
-def save_tiny_model(folder: Path, name: str) -> None:
-    """The model of that name, and its processor's file, in a folder."""
-    TINY[name]().save_pretrained(folder)
+def save_tiny_model(folder: Path, name: str, change: Callable[[PreTrainedModel], None] = lambda model: None) -> None:
+    """The model of that name, changed in place, and its processor's file, in a folder."""
+    model = TINY[name]()
+    change(model)
+    model.save_pretrained(folder)
     if name in PROCESSORS:
         (folder / "preprocessor_config.json").write_text(json.dumps(PROCESSORS[name]))
