@@ -74,16 +74,7 @@ def gather(
         return Media(items, projected, kept(items, projected)), losses.found
     encoded = _encoded(modality, path.encoder, items, device, losses)
     context = Context(modality, embedding, [item.instruction for item in items], say, answers)
-    packed = encoded
-    for name, part in path.chain:
-        packed = part(packed, context)
-        losses.take(name, packed)
-    for item, row in zip(items, packed.items(), strict=True):
-        if row.shape[0] != item.rows:
-            raise ShapeError(
-                f"the projector of {modality!r} gave {tuple(row.shape)} for sample {item.sample!r}; the plan expects "
-                f"{item.rows} rows. Its out_shape() and forward() disagree."
-            )
+    packed = _along(path.chain, encoded, context, losses, items, f"the projector of {modality!r}")
     return Media(items, encoded, kept(items, packed)), losses.found
 
 
@@ -134,16 +125,28 @@ def fuse(
     losses.take(component, packed)
     if not len(packed):
         return None, losses.found
-    for component, part in path.chain:
+    return _along(path.chain, packed, context, losses, items, f"the fuser {name!r}"), losses.found
+
+
+def _along(
+    chain: Sequence[tuple[str, Projector]],
+    packed: Packed,
+    context: Context,
+    losses: _Losses,
+    items: Sequence[PlannedItem],
+    what: str,
+) -> Packed:
+    """Rows through projectors, held at the end to what was planned of each item."""
+    for component, part in chain:
         packed = part(packed, context)
         losses.take(component, packed)
     for item, row in zip(items, packed.items(), strict=True):
         if row.shape[0] != item.rows:
             raise ShapeError(
-                f"the fuser {name!r} gave {tuple(row.shape)} for sample {item.sample!r}; the plan expects {item.rows} "
-                "rows. Its out_shape() and forward() disagree."
+                f"{what} gave {tuple(row.shape)} for sample {item.sample!r}; the plan expects {item.rows} rows. "
+                "Its out_shape() and forward() disagree."
             )
-    return packed, losses.found
+    return packed
 
 
 def _timed(single: Packed, item: PlannedItem) -> Packed:
