@@ -58,13 +58,13 @@ def tiny(*names: str) -> dict[str, Callable[[Path], Any]]:
 
 
 def _save_tiny(name: str, folder: Path) -> None:
-    save_tiny_model(folder, name, change=_awake)
+    save_tiny_model(folder, name, change=awake)
 
 
 @torch.no_grad()
-def _awake(model: torch.nn.Module) -> None:
-    """Weights of a size that keeps the size of what passes: as published ones do, and new ones of 0.02 do not, a frozen
-    tower then tells its media apart."""
+def awake(model: torch.nn.Module) -> None:
+    """Weights that keep the size of what passes, as published ones do and new ones of 0.02 do not: a frozen tower then
+    tells its media apart, and a frozen language model listens."""
     for value in model.parameters():
         if value.dim() > 1:
             torch.nn.init.normal_(value, std=value[0].numel() ** -0.5)

@@ -2,6 +2,18 @@
 
 from __future__ import annotations
 
-from tests.archetypes import systems_inside, systems_queries, systems_simple, systems_vision
+from tests.archetypes import (
+    systems_inside,
+    systems_queries,
+    systems_qwen,
+    systems_simple,
+    systems_vision,
+)
 
-SYSTEMS = [*systems_simple.SYSTEMS, *systems_vision.SYSTEMS, *systems_queries.SYSTEMS, *systems_inside.SYSTEMS]
+SYSTEMS = [
+    *systems_simple.SYSTEMS,
+    *systems_vision.SYSTEMS,
+    *systems_queries.SYSTEMS,
+    *systems_inside.SYSTEMS,
+    *systems_qwen.SYSTEMS,
+]
