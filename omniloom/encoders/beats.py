@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.errors import CheckpointError, ConfigError, MissingAssetError, ShapeError
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.registry import resolve_asset
 from omniloom.sequence import Packed, Shape
 
@@ -102,14 +102,13 @@ class Beats(Encoder):
                 expected = f"(F, {self.num_mels}) frames"
                 raise refuse_raw(self, index, raw, expected, "Use the processor 'filter_bank' of that num_mels.")
         shapes = [self.out_shape(Shape(raw.shape[0])) for raw in raws]
-        weight = self.patch_embedding.weight
-        rows: list[Tensor] = [weight] * len(raws)
-        for indices, batch in by_shape(list(raws)):
-            patches = self.patch_embedding(batch.to(weight)[:, None]).flatten(2).transpose(1, 2)
-            states = self.encoder(self.post_extract_proj(self.layer_norm(patches)))
-            for index, item in zip(indices, states, strict=True):
-                rows[index] = item
-        return Packed.of(rows, shapes)
+        return Packed.of(in_stacks(raws, self._encoded), shapes)
+
+    def _encoded(self, frames: Tensor) -> Tensor:
+        x = frames.to(self.patch_embedding.weight)[:, None]
+        patches = self.patch_embedding(x).flatten(2).transpose(1, 2)
+        rows: Tensor = self.encoder(self.post_extract_proj(self.layer_norm(patches)))
+        return rows
 
     def out_shape(self, shape: Shape) -> Shape:
         """Whole patches on the grid (time, pitch, 1), each at the time of its first frame.

@@ -17,7 +17,7 @@ from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.encoders.efficientnet import EfficientNetLite0
 from omniloom.errors import CheckpointError, ConfigError, MissingAssetError, ShapeError
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.registry import resolve_asset
 from omniloom.sequence import Packed, Shape
 
@@ -74,20 +74,21 @@ class EfficientNetEncoder(Encoder):
             ShapeError: no items, or a raw tensor that is not three-channel pictures.
         """
         require_items(self, raws)
-        weight = self.net._conv_head.weight
         for index, raw in enumerate(raws):
             if raw.dim() not in (3, 4) or raw.shape[-3] != 3 or 0 in raw.shape:
                 raise refuse_raw(self, index, raw, "(3, Y, X) or (F, 3, Y, X)", "Use the processor 'image' or 'video'.")
-        rows: list[Tensor] = [weight] * len(raws)
         frames = [raw if raw.dim() == 4 else raw[None] for raw in raws]
-        for indices, batch in by_shape(frames):
-            cells = self.net(batch.to(weight).flatten(0, 1)).flatten(2).transpose(1, 2)
-            if self.tokens == "pooled":
-                cells = cells.mean(1, keepdim=True)
-            for index, item in zip(indices, cells.unflatten(0, batch.shape[:2]).flatten(1, 2), strict=True):
-                rows[index] = item
         grids = [(item.shape[0], item.shape[2], item.shape[3]) for item in frames]
-        return Packed.of(rows, [self.out_shape(Shape(t * y * x, (t, y, x))) for t, y, x in grids])
+        shapes = [self.out_shape(Shape(t * y * x, (t, y, x))) for t, y, x in grids]
+        return Packed.of(in_stacks(frames, self._encoded), shapes)
+
+    def _encoded(self, pictures: Tensor) -> Tensor:
+        """(B, F, 3, Y, X) to (B, rows, out_dim)."""
+        x = pictures.to(self.net._conv_head.weight).flatten(0, 1)
+        cells: Tensor = self.net(x).flatten(2).transpose(1, 2)
+        if self.tokens == "pooled":
+            cells = cells.mean(1, keepdim=True)
+        return cells.unflatten(0, pictures.shape[:2]).flatten(1, 2)
 
     def out_shape(self, shape: Shape) -> Shape:
         """From a grid (F, Y, X) of pixels to (F, ceil(Y / 32), ceil(X / 32)) cells, or (F, 1, 1) pooled.

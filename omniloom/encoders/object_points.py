@@ -17,7 +17,7 @@ from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.encoders.point_net import farthest_points
 from omniloom.errors import ConfigError
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.sequence import Bundle, Packed, Shape
 
 __all__ = ["ObjectPoints"]
@@ -71,10 +71,7 @@ class ObjectPoints(Encoder):
         weight = next(self.parameters())
         # An object is by itself: all objects of all items that have equally many points run at once.
         objects = [cloud for raw in raws for cloud in raw["points"].to(weight.device)]
-        rows: list[Tensor] = [weight] * len(objects)
-        for indices, clouds in by_shape(objects):
-            for index, row in zip(indices, self._encode(clouds, weight.dtype), strict=True):
-                rows[index] = row
+        rows = in_stacks(objects, lambda clouds: self._encode(clouds, weight.dtype))
         places = torch.cat([raw["places"].to(weight) for raw in raws])
         shapes = tuple(Shape(raw["points"].shape[0]) for raw in raws)
         return Packed(torch.cat([torch.stack(rows), places], 1), shapes)

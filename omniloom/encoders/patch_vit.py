@@ -18,7 +18,7 @@ from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import require_items
 from omniloom.encoders.pictures import picture_shape, pictures_of
 from omniloom.errors import ConfigError, ShapeError
-from omniloom.layers import Block, by_shape, grid_positions
+from omniloom.layers import Block, grid_positions, in_stacks
 from omniloom.sequence import Packed, Raw, Shape
 
 __all__ = ["PatchViT"]
@@ -73,22 +73,22 @@ class PatchViT(Encoder):
             ShapeError: no items, another rank or number of channels, or sides that patches do not divide.
         """
         require_items(self, raws)
-        weight = self.norm.weight
         remedy = "Use the processor 'image', 'video' or 'map', or set `channels`."
         read = [picture_shape(self, index, raw, self.channels, remedy) for index, raw in enumerate(raws)]
         shapes = tuple(self.out_shape(shape) for shape in read)
-        rows: list[Tensor] = [weight] * len(raws)
-        for indices, batch in by_shape([pictures_of(raw) for raw in raws]):
-            items, frames = batch.shape[:2]
-            patches = self.embed(batch.to(weight).flatten(0, 1))
-            grid = (frames, patches.shape[-2], patches.shape[-1])
-            x = patches.flatten(2).transpose(1, 2).reshape(items, -1, self.width)
-            x = x + grid_positions(grid, self.width, device=x.device).to(x)
-            for block in self.blocks:
-                x = block(x)
-            for index, item in zip(indices, self.norm(x), strict=True):
-                rows[index] = item
-        return Packed.of(rows, shapes)
+        return Packed.of(in_stacks([pictures_of(raw) for raw in raws], self._encoded), shapes)
+
+    def _encoded(self, pictures: Tensor) -> Tensor:
+        """(B, F, C, Y, X) to (B, rows, width)."""
+        items, frames = pictures.shape[:2]
+        patches = self.embed(pictures.to(self.norm.weight).flatten(0, 1))
+        grid = (frames, patches.shape[-2], patches.shape[-1])
+        x = patches.flatten(2).transpose(1, 2).reshape(items, -1, self.width)
+        x = x + grid_positions(grid, self.width, device=x.device).to(x)
+        for block in self.blocks:
+            x = block(x)
+        rows: Tensor = self.norm(x)
+        return rows
 
     def out_shape(self, shape: Shape) -> Shape:
         """From a grid (F, Y, X) of pixels to the grid of patches; a patch has the time of its frame, tiles stay tiles.

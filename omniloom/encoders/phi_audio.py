@@ -19,7 +19,7 @@ from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.encoders.hub_tower import tower_key_mapping
 from omniloom.errors import ConfigError, did_you_mean
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.layers.hub_loading import load_config, load_model, without_noise
 from omniloom.sequence import Packed, Shape
 
@@ -84,10 +84,7 @@ class PhiAudio(Encoder):
                 expected = f"(F, {self.num_mels}) frames with F above zero"
                 raise refuse_raw(self, index, raw, expected, "Use the processor 'hub' of the same id.")
         weight = next(self.model.parameters())
-        rows: list[Tensor] = [weight] * len(raws)
-        for indices, batch in by_shape(list(raws)):
-            for index, item in zip(indices, self.model(batch.to(weight), None), strict=True):
-                rows[index] = item
+        rows = in_stacks(raws, lambda batch: self.model(batch.to(weight), None))
         return Packed.of(rows, [self.out_shape(Shape(raw.shape[0])) for raw in raws])
 
     def out_shape(self, shape: Shape) -> Shape:

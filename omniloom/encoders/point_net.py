@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.errors import ConfigError
-from omniloom.layers import Block, by_shape
+from omniloom.layers import Block, in_stacks
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["PointNet", "farthest_points"]
@@ -77,10 +77,7 @@ class PointNet(Encoder):
                 expected = f"(N, {3 + self.features}) with N above zero"
                 raise refuse_raw(self, index, raw, expected, "Set `features` to the channels beside x, y and z.")
         weight = self.norm.weight
-        rows: list[Tensor] = [weight] * len(raws)
-        for indices, points in by_shape(raws):
-            for index, item in zip(indices, self._encode(points.to(weight.device), weight.dtype), strict=True):
-                rows[index] = item
+        rows = in_stacks(raws, lambda points: self._encode(points.to(weight.device), weight.dtype))
         return Packed.of(rows, tuple(self.out_shape(Shape(raw.shape[0])) for raw in raws))
 
     def _encode(self, points: Tensor, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.errors import ConfigError, ShapeError
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["SeriesStem", "Stem"]
@@ -76,16 +76,15 @@ class Stem(Encoder):
         """
         require_items(self, raws)
         shapes = tuple(self.out_shape(self._raw_shape(index, raw)) for index, raw in enumerate(raws))
-        rows: list[Tensor] = [self.positions] * len(raws)
-        for indices, batch in by_shape(list(raws)):
-            is_sound = batch.dim() == 3
-            pixels = batch.to(self.positions)[:, None, None] if is_sound else batch.to(self.positions)
-            pixels = pixels if pixels.dim() == 5 else pixels[:, None]
-            cells = self.conv(pixels.flatten(0, 1)).movedim(1, -1)
-            cells = cells + self._positions(cells.shape[1], cells.shape[2], is_sound)
-            for index, item in zip(indices, cells.flatten(1, 2).unflatten(0, pixels.shape[:2]), strict=True):
-                rows[index] = item.flatten(0, 1)
-        return Packed.of(rows, shapes)
+        return Packed.of(in_stacks(raws, self._cut), shapes)
+
+    def _cut(self, batch: Tensor) -> Tensor:
+        is_sound = batch.dim() == 3
+        pixels = batch.to(self.positions)[:, None, None] if is_sound else batch.to(self.positions)
+        pixels = pixels if pixels.dim() == 5 else pixels[:, None]
+        cells = self.conv(pixels.flatten(0, 1)).movedim(1, -1)
+        cells = cells + self._positions(cells.shape[1], cells.shape[2], is_sound)
+        return cells.flatten(1, 2).unflatten(0, pixels.shape[:2]).flatten(1, 2)
 
     def out_shape(self, shape: Shape) -> Shape:
         """From a grid (F, Y, X) of pixels, or from frames of sound, to the patches, each at the time it begins.
@@ -187,12 +186,11 @@ class SeriesStem(Encoder):
             if raw.dim() != 2 or raw.shape[1] != self.channels:
                 raise refuse_raw(self, index, raw, f"(T, {self.channels})", "Set `channels` to the data's.")
         shapes = [self.out_shape(Shape(max(raw.shape[0], 1))) for raw in raws]
-        rows: list[Tensor] = [self.positions] * len(raws)
-        for indices, batch in by_shape(list(raws)):
-            steps = self.conv(batch.to(self.positions).transpose(1, 2)).transpose(1, 2)
-            for index, item in zip(indices, steps + self.positions[: steps.shape[1]], strict=True):
-                rows[index] = item
-        return Packed.of(rows, shapes)
+        return Packed.of(in_stacks(raws, self._cut), shapes)
+
+    def _cut(self, series: Tensor) -> Tensor:
+        steps: Tensor = self.conv(series.to(self.positions).transpose(1, 2)).transpose(1, 2)
+        return steps + self.positions[: steps.shape[1]]
 
     def out_shape(self, shape: Shape) -> Shape:
         """Rows, each at the time of its first step.

@@ -2,7 +2,7 @@
 
 from omniloom.layers.attention import Adapters, Attention, Block
 from omniloom.layers.positions import grid_positions, sinusoids
-from omniloom.layers.ragged import by_shape, halved, pad_rows
+from omniloom.layers.ragged import by_shape, halved, in_stacks, pad_rows
 from omniloom.layers.swiglu import SwiGLU
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "by_shape",
     "grid_positions",
     "halved",
+    "in_stacks",
     "pad_rows",
     "sinusoids",
 ]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["by_shape", "halved", "pad_rows"]
+__all__ = ["by_shape", "halved", "in_stacks", "pad_rows"]
+
+_T = TypeVar("_T")
 
 
 def by_shape(tensors: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
@@ -17,6 +20,14 @@ def by_shape(tensors: Sequence[Tensor]) -> Iterator[tuple[list[int], Tensor]]:
         groups.setdefault(tensor.shape, []).append(index)
     for indices in groups.values():
         yield indices, torch.stack([tensors[index] for index in indices])
+
+
+def in_stacks(tensors: Sequence[Tensor], change: Callable[[Tensor], Iterable[_T]]) -> list[_T]:
+    """What `change` makes of each tensor, in their order: it gets (B, ...) stacks of equal shape, gives B results."""
+    found: dict[int, _T] = {}
+    for indices, batch in by_shape(tensors):
+        found.update(zip(indices, change(batch), strict=True))
+    return [found[index] for index in range(len(tensors))]
 
 
 def pad_rows(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

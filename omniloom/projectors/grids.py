@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from omniloom.errors import ShapeError
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.projectors.base import Projector
 from omniloom.projectors.width import require_width
 from omniloom.sequence import Packed, Shape
 
-__all__ = ["by_grid", "require_grid", "through_grids", "times_at"]
+__all__ = ["require_grid", "through_grids", "times_at"]
 
 
 def require_grid(projector: Projector, shape: Shape) -> tuple[int, int, int]:
@@ -29,30 +29,17 @@ def require_grid(projector: Projector, shape: Shape) -> tuple[int, int, int]:
     return shape.grid
 
 
-def by_grid(projector: Projector, packed: Packed) -> Iterator[tuple[list[int], Tensor]]:
-    """(indices, (B, t, y, x, d) rows) of the items of each grid that occurs.
+def through_grids(projector: Projector, packed: Packed, change: Callable[[Tensor], Tensor]) -> Packed:
+    """Every item through `change`, (B, t, y, x, d) to (B, t', y', x', d'), with the shapes that out_shape() says.
 
     Raises:
         ShapeError: rows of another width, no items, or an item without a grid.
     """
     require_width(projector, packed)
-    grids = [require_grid(projector, shape) for shape in packed.shapes]
-    yield from by_shape([item.unflatten(0, grid) for item, grid in zip(packed.items(), grids, strict=True)])
-
-
-def through_grids(projector: Projector, packed: Packed, change: Callable[[Tensor], Tensor]) -> Packed:
-    """Every item through `change`, (B, t, y, x, d) to (B, t', y', x', d'), with the shapes that out_shape() says.
-
-    Raises:
-        ShapeError: as `by_grid`.
-    """
-    require_width(projector, packed)
     shapes = [projector.out_shape(shape) for shape in packed.shapes]
-    rows: list[Tensor] = [packed.x] * len(packed)
-    for indices, batch in by_grid(projector, packed):
-        for index, item in zip(indices, change(batch).flatten(1, 3), strict=True):
-            rows[index] = item
-    return Packed.of(rows, shapes)
+    grids = [require_grid(projector, shape) for shape in packed.shapes]
+    items = [item.unflatten(0, grid) for item, grid in zip(packed.items(), grids, strict=True)]
+    return Packed.of(in_stacks(items, lambda batch: change(batch).flatten(1, 3)), shapes)
 
 
 def times_at(

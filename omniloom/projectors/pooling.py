@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from omniloom.errors import ConfigError, ShapeError
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.projectors.base import Context, Projector
 from omniloom.projectors.grids import require_grid
 from omniloom.projectors.width import require_width
@@ -39,12 +39,10 @@ class Pool(Projector):
     def forward(self, packed: Packed, context: Context) -> Packed:
         """(S, in_dim) to (items * tokens, in_dim)."""
         require_width(self, packed)
-        rows = list(packed.items())
-        pooled: list[torch.Tensor] = [packed.x] * len(rows)
-        for indices, batch in by_shape(rows):
-            means = F.adaptive_avg_pool1d(batch.transpose(1, 2), self.tokens).transpose(1, 2)
-            for index, item in zip(indices, means, strict=True):
-                pooled[index] = item
+        pooled = in_stacks(
+            list(packed.items()),
+            lambda batch: F.adaptive_avg_pool1d(batch.transpose(1, 2), self.tokens).transpose(1, 2),
+        )
         return Packed.of(pooled, [self.out_shape(shape) for shape in packed.shapes])
 
     def out_shape(self, shape: Shape) -> Shape:

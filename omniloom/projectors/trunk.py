@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel, PretrainedConfig, PreTrainedModel, ViTModel
 
 from omniloom.errors import ConfigError, did_you_mean
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.layers.hub_loading import load_config, load_model, without_noise
 from omniloom.projectors.base import Context, Projector
 from omniloom.projectors.width import require_width
@@ -137,17 +137,7 @@ class Trunk(Projector):
     def forward(self, packed: Packed, context: Context) -> Packed:
         """The rows of an item see one another, and no other item's."""
         require_width(self, packed)
-        rows: list[Tensor] = [packed.x] * len(packed)
-        for indices, batch in by_shape(list(packed.items())):
-            x = batch.to(next(self.blocks.parameters()))
-            if self.first is not None:
-                x = torch.cat([self.first.expand(x.shape[0], 1, -1), x], 1)
-            x = self.before(x)
-            for block in self.blocks:
-                x = block(x, None)
-            x = self.behind(x[:, 1:] if self.token == "drop" else x)
-            for index, item in zip(indices, x, strict=True):
-                rows[index] = item
+        rows = in_stacks(list(packed.items()), self._attended)
         return Packed.of(rows, [self.out_shape(shape) for shape in packed.shapes])
 
     def out_shape(self, shape: Shape) -> Shape:
@@ -159,6 +149,16 @@ class Trunk(Projector):
     def save_config(self, folder: Path) -> None:
         """Write config.json, so that `id=folder, weights=False` builds the same trunk without the source."""
         self.source_config.save_pretrained(folder)
+
+    def _attended(self, batch: Tensor) -> Tensor:
+        x = batch.to(next(self.blocks.parameters()))
+        if self.first is not None:
+            x = torch.cat([self.first.expand(x.shape[0], 1, -1), x], 1)
+        x = self.before(x)
+        for block in self.blocks:
+            x = block(x, None)
+        rows: Tensor = self.behind(x[:, 1:] if self.token == "drop" else x)
+        return rows
 
     def _trimmed(self, model: PreTrainedModel) -> None:
         """Take out what no row passes through, so that only what is left must come from the file."""

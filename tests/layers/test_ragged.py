@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omniloom.layers import by_shape, halved, pad_rows
+from omniloom.layers import by_shape, halved, in_stacks, pad_rows
 
 
 @given(st.lists(st.integers(1, 3), min_size=1, max_size=8))
@@ -15,6 +15,20 @@ def test_grouping_by_shape_loses_and_reorders_nothing(lengths):
         seen.update(zip(indices, batch, strict=True))
     assert sorted(seen) == list(range(len(lengths)))
     assert all(torch.equal(seen[index], tensor) for index, tensor in enumerate(tensors))
+
+
+@given(st.lists(st.integers(1, 3), min_size=1, max_size=8))
+def test_stacks_of_equal_shape_give_one_result_a_tensor_in_order(lengths):
+    tensors = [torch.full((length, 2), float(index)) for index, length in enumerate(lengths)]
+    stacks = []
+
+    def change(batch):
+        stacks.append(len(batch))
+        return 2 * batch
+
+    changed = in_stacks(tensors, change)
+    assert all(torch.equal(ours, 2 * tensor) for ours, tensor in zip(changed, tensors, strict=True))
+    assert len(stacks) == len(set(lengths)) and sum(stacks) == len(lengths)
 
 
 def test_padding_is_zero_behind_the_end():
