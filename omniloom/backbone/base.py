@@ -56,6 +56,7 @@ class Backbone(nn.Module, ABC):
     `is_maskable`: masks and positions alone decide what a slot reads. If not (recurrent layers, attention biased by
     slot numbers), documents cannot be packed and rows of different lengths cannot be decoded together. `position_axes`:
     how many axes its positions may have. `decoder_start`: of an encoder-decoder, the ids that begin an answer.
+    `begins`: what its tokenizer puts before a text stands before a conversation too.
     """
 
     width: int
@@ -64,6 +65,7 @@ class Backbone(nn.Module, ABC):
     is_maskable: bool = True
     position_axes: int = 1
     decoder_start: tuple[int, ...] | None = None
+    begins: bool = False
 
     @property
     def num_layers(self) -> int:

@@ -74,6 +74,7 @@ class StockModel(HookableLayers):
         try:
             config = AutoConfig.from_pretrained(folder, revision=self.revision, trust_remote_code=False)
             if is_whole(config):
+                self.begins = True
                 return open_inside(folder, config, revision=self.revision, dtype=dtype, weights=self.weights)
             if self.weights:
                 return auto.from_pretrained(

@@ -79,6 +79,7 @@ def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel
         stop=backbone.stop_ids,
         is_answer_bare=backbone.decoder_start is not None,
         kinds=sorted({row.payload for row in config.modalities.values() if row.in_ is not None}),
+        begins=backbone.begins,
     )
     positions = build("positions", config.context.positions, base=base)
     if positions.axes > backbone.position_axes:

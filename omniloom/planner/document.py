@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from omniloom.planner.items import Piece, Ready
+from omniloom.planner.spelling import Edge
 from omniloom.sequence import Kind, PlannedItem
 
 __all__ = ["Document", "Slot"]
@@ -35,7 +36,7 @@ class Slot:
 @dataclass
 class Document:
     """Slots and items of one sample, in reading order. `stream`: of the slots that are added. `fixed`: segments between
-    what an encoder reads and what its decoder says, which are never cut."""
+    what an encoder reads and what its decoder says, which are never cut. `edge`: what the next span of text follows."""
 
     slots: list[Slot] = field(default_factory=list)
     items: list[PlannedItem] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Document:
     spans: int = 0
     stream: int = 0
     fixed: range = range(0)
+    edge: Edge = field(default_factory=Edge)
 
     def add(
         self,

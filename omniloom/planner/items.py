@@ -12,9 +12,9 @@ from torch import Tensor
 from omniloom.errors import PlanError
 from omniloom.planner.interleave import Stretch
 from omniloom.planner.paths import FuserRow, InputPath, ModalityRow
-from omniloom.sequence import Bundle, Item, Packed, PlannedItem, Projected, Shape
+from omniloom.sequence import Bundle, Item, Packed, PlannedItem, Projected, Shape, Text
 
-__all__ = ["Fusion", "Piece", "Ready", "clip_end", "fusions", "read_item", "timed"]
+__all__ = ["Fusion", "Piece", "Ready", "clip_end", "fusions", "merged", "numbered", "read_item", "timed"]
 
 
 @dataclass
@@ -172,3 +172,24 @@ def timed(ready: Ready, stretch: Stretch) -> Iterator[Piece]:
             cuts.append(row)
     for first, stop in pairwise([*cuts, stretch.stop]):
         yield Piece(first, stop, form.format(times[first]))
+
+
+def merged(parts: Sequence[Text | Item]) -> list[Text | Item]:
+    """Neighbouring texts of one kind as one span, so that a border in a file is none in the tokens."""
+    found: list[Text | Item] = []
+    for part in parts:
+        last = found[-1] if found else None
+        if isinstance(part, Text) and isinstance(last, Text) and (part.learn, part.weight) == (last.learn, last.weight):
+            found[-1] = replace(last, text=last.text + part.text)
+        else:
+            found.append(part)
+    return found
+
+
+def numbered(marker: str, modality: str, items: Sequence[PlannedItem], before: Sequence[Ready]) -> str:
+    """A marker with the item's number among those of its modality, from 1, in the place of `{n}`; `items` of the
+    document and those `before` it in its clip are counted."""
+    if "{n}" not in marker:
+        return marker
+    known = [item.modality for item in items if item.role == "in"] + [ready.row.name for ready in before]
+    return marker.replace("{n}", str(1 + known.count(modality)))

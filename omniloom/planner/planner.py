@@ -7,10 +7,8 @@ learned, and the token that ends its turn.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -18,9 +16,10 @@ import torch
 from omniloom.errors import PlanError, did_you_mean
 from omniloom.planner.document import Document
 from omniloom.planner.interleave import Chunks, Interleaving, Strand, Stretch
-from omniloom.planner.items import Fusion, Ready, clip_end, fusions, read_item, timed
+from omniloom.planner.items import Fusion, Ready, clip_end, fusions, merged, numbered, read_item, timed
 from omniloom.planner.paths import FuserRow, ModalityRow
 from omniloom.planner.positions import Place, Positions, Sequential
+from omniloom.planner.spelling import Edge, Spelling
 from omniloom.planner.template import Template
 from omniloom.sequence import IGNORE, Codes, Item, Kind, Plan, PlannedItem, Sample, Text, Turn, Vocabulary
 
@@ -63,11 +62,7 @@ class Planner:
         self.fusers = tuple(fusers)
         self.decoder_start = decoder_start
         self.modalities = (*rows, *(fuser.name for fuser in self.fusers))
-        self._spans: dict[str, tuple[int, ...]] = {}
-        # A tokenizer splits its special tokens on demand, but not the other tokens that were added to it, such as
-        # `</think>`. Cut behind its first character, one of these is the text it looks like.
-        added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
-        self._control = re.compile("|".join(map(re.escape, added)) if added else r"(?!)")
+        self.spelling = Spelling(tokenizer)
 
     def plan(
         self, sample: Sample, *, ask: bool = False, opening: bool = True, rng: torch.Generator | None = None
@@ -83,8 +78,9 @@ class Planner:
         document = Document()
         if opening:
             starts_with_system = bool(sample.turns) and sample.turns[0].role == "system"
-            head = self.template.bos if starts_with_system else self.template.head
-            document.add(head, Kind.TEXT)
+            self._open(document, starts_with_system)
+        elif sample.turns and self.spelling.has_care:
+            document.edge = self.template.edge_before(sample.turns[0].role, self.spelling)
         opened = document.segments
         if self.decoder_start is not None:
             document.stream = 1
@@ -95,7 +91,7 @@ class Planner:
             self._add_turn(document, turn, number, sample.id, rng, is_last=is_last)
         asked = document.segments
         if ask:
-            document.add(self._around("prefix", "assistant"), Kind.TEXT)
+            self._add_prefix(document, "assistant")
             self._begin_answer(document)
         if not document.slots:
             raise PlanError(f"sample {sample.id!r} has no turns, so there is nothing to plan.")
@@ -119,28 +115,47 @@ class Planner:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def text_ids(self, text: str) -> tuple[int, ...]:
-        """The ids of a span of plain text; special tokens written in it are text."""
-        if text not in self._spans:
-            if len(self._spans) > 100_000:
-                self._spans.clear()
-            cuts = [0, *(match.start() + 1 for match in self._control.finditer(text)), len(text)]
-            pieces = [text[start:end] for start, end in pairwise(cuts)]
-            encoded = [self.tokenizer(piece, add_special_tokens=False, split_special_tokens=True) for piece in pieces]
-            self._spans[text] = tuple(token for piece in encoded for token in piece["input_ids"])
-        return self._spans[text]
-
-    def marker_ids(self, text: str) -> tuple[int, ...]:
-        """The ids of text that the run itself puts around or into items; special tokens written in it are special."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+        """The ids of a text by itself; special tokens written in it are text."""
+        return self.spelling.words(text)
 
     # -- turns ------------------------------------------------------------------------------------------------
 
-    def _around(self, side: Literal["prefix", "suffix"], role: str) -> tuple[int, ...]:
-        table = getattr(self.template, side)
-        if role not in table:
+    def _open(self, document: Document, starts_with_system: bool) -> None:
+        """What stands before the first turn."""
+        if not self.spelling.has_care:
+            document.add(self.template.bos if starts_with_system else self.template.head, Kind.TEXT)
+            return
+        document.add(self.template.bos, Kind.TEXT)
+        document.edge.is_start = not self.template.scaffold.bos
+        if not starts_with_system:
+            document.add(self.template.opening(self.spelling, document.edge), Kind.TEXT, is_joined=bool(document.slots))
+
+    def _add_prefix(self, document: Document, role: str) -> None:
+        if role not in self.template.prefix:
             raise PlanError(f"the chat template has no {role} turn. Leave that turn out, or set `template: plain`.")
-        ids: tuple[int, ...] = table[role]
-        return ids
+        ids = self.template.prefix[role]
+        if self.spelling.has_care:
+            ids = self.spelling.written(self.template.scaffold.around[role][0], document.edge)
+            # What asks for an answer is the same whether one follows or is to be said.
+            ids += self.spelling.settled(document.edge) if role == "assistant" else ()
+        document.add(ids, Kind.TEXT)
+
+    def _add_suffix(self, document: Document, role: str, *, is_said: bool, learn: bool) -> None:
+        template = self.template
+        ids = template.said_suffix if is_said else template.suffix[role]
+        learned = template.learned_suffix if learn else 0
+        if self.spelling.has_care and not (is_said and self.decoder_start is not None):
+            ids = template.end if role == "assistant" else ()
+            if ids:
+                document.edge.cut()
+            ids += self.spelling.written(template.scaffold.around[role][1], document.edge)
+            learned = next((place + 1 for place, token in enumerate(ids) if token in template.stop), 0) if learn else 0
+        document.add(ids, Kind.TEXT, learn=[index < learned for index in range(len(ids))])
+
+    def _add_border(self, document: Document) -> None:
+        """Rows or codes follow: spaces that wait stand before them, and text behind them begins anew."""
+        document.add(self.spelling.settled(document.edge), Kind.TEXT)
+        document.edge.cut()
 
     def _begin_answer(self, document: Document) -> None:
         """From here on the decoder of an encoder-decoder speaks."""
@@ -149,6 +164,7 @@ class Planner:
             document.add(self.template.ending, Kind.TEXT)
             document.stream = 0
             document.add(self.decoder_start, Kind.TEXT)
+            document.edge = Edge()
             document.fixed = range(first, document.segments)
 
     def _add_turn(
@@ -165,21 +181,25 @@ class Planner:
         is_answer = turn.role == "assistant" and (self.decoder_start is None or is_last)
         can_learn = is_answer or self.decoder_start is None  # an encoder predicts nothing
         learn = learn and can_learn
-        document.add(self._around("prefix", turn.role), Kind.TEXT)
+        self._add_prefix(document, turn.role)
         if is_answer:
             self._begin_answer(document)
         parts = self._read(turn, number, sample, rng)
         found = fusions(parts, self.fusers)
         numbers: dict[int, int] = {}
         lead = self.template.lead.get(turn.role, "")
+        is_anew = self.template.is_bare and turn.role == "user"
         at = 0
         while at < len(parts):
             stop = at + 1
             part = parts[at]
             if isinstance(part, Text):
                 flag = learn if part.learn is None else part.learn and can_learn
-                lead = self._add_special(document, lead)
-                document.add(self.text_ids(lead + part.text), Kind.TEXT, learn=flag, weight=part.weight)
+                if is_anew:
+                    document.add(self.template.begin, Kind.TEXT)
+                    document.edge, is_anew = Edge(), False
+                ids = self.spelling.spoken(lead + part.text, document.edge, keeps_spaces=turn.role == "assistant")
+                document.add(ids, Kind.TEXT, learn=flag, weight=part.weight)
                 lead = ""
             elif isinstance(part, Item):
                 self._add_codes(document, self.rows[part.modality], part, number, sample, learn)
@@ -194,20 +214,12 @@ class Planner:
             index = fusion.index
             sources = tuple(numbers[place] for place in fusion.places)
             document.items[index] = replace(document.items[index], parts=sources)
-        suffix = self.template.said_suffix if is_answer else self._around("suffix", turn.role)
-        ends = self.template.learned_suffix if turn.role == "assistant" and learn else 0
-        document.add(suffix, Kind.TEXT, learn=[index < ends for index in range(len(suffix))])
-
-    def _add_special(self, document: Document, lead: str) -> str:
-        """Add what leads words up to its last special token; what is left belongs to the words."""
-        cut = max((match.end() for match in self._control.finditer(lead)), default=0)
-        document.add(self.marker_ids(lead[:cut]), Kind.TEXT)
-        return lead[cut:]
+        self._add_suffix(document, turn.role, is_said=is_answer, learn=turn.role == "assistant" and learn)
 
     def _read(self, turn: Turn, number: int, sample: str, rng: torch.Generator | None) -> list[Any]:
         """The parts of a turn: text, items of codes, and input items that are read and shaped."""
         parts: list[Any] = []
-        for part in _merged(turn.parts):
+        for part in merged(turn.parts):
             if isinstance(part, Text):
                 parts.append(part)
                 continue
@@ -233,6 +245,7 @@ class Planner:
             )
         block = row.output.block
         ids = [block.begin, *row.output.slots(item.payload), block.end]
+        self._add_border(document)
         index, start = self.modalities.index(row.name), len(document.slots)
         planned = PlannedItem(
             row.name, "out", sample, 0, start, len(ids), len(ids), encoded=item.payload.shape, turn=turn
@@ -250,8 +263,10 @@ class Planner:
         number = document.clips if len(seen) > 1 else -1
         document.clips += len(seen) > 1
         indices = {id(ready): self.modalities.index(ready.row.name) for ready in clip}
-        begins = [_numbered(r.row.markers[0], r.row.name, document, seen[:order]) for order, r in enumerate(seen)]
+        begins = [numbered(r.row.markers[0], r.row.name, document.items, seen[:order]) for order, r in enumerate(seen)]
         self._add_markers(document, seen, begins)
+        if seen:
+            self._add_border(document)
         numbers = {}
         for place, ready in enumerate(clip):
             numbers[at + place] = document.hold(ready.planned, ready.role)
@@ -266,7 +281,9 @@ class Planner:
             ready = seen[stretch.strand]
             for piece in timed(ready, stretch):
                 if piece.text:
-                    ids = self.marker_ids(piece.text)
+                    ids = self.spelling.written(piece.text, document.edge)
+                    ids += self.spelling.settled(document.edge)
+                    document.edge.cut()
                     document.add(ids, Kind.MARKER, modality=indices[id(ready)], is_joined=is_joined)
                     is_joined = is_joined or bool(ids)
                 document.add_rows(ready, piece, indices[id(ready)], held[id(ready)], number, is_joined=is_joined)
@@ -282,7 +299,7 @@ class Planner:
         """The markers of several items on one side of their clip: one segment; each begins where the last one ended."""
         is_joined = False
         for ready, text in zip(clip, texts, strict=True):
-            ids, first = self.marker_ids(text), len(document.slots)
+            ids, first = self.spelling.written(text, document.edge), len(document.slots)
             document.add(ids, Kind.MARKER, modality=self.modalities.index(ready.row.name), is_joined=is_joined)
             if ids:
                 document.slots[first].is_beside = is_joined
@@ -296,14 +313,17 @@ class Planner:
         planned = PlannedItem(
             name, "in", sample, 0, 0, length, length, shape, turn=turn, shape=shape, instruction=instruction
         )
-        document.add(self.marker_ids(fusion.fuser.markers[0]) if length else [], Kind.MARKER, modality=index)
+        before, behind = fusion.fuser.markers if length else ("", "")
+        document.add(self.spelling.written(before, document.edge), Kind.MARKER, modality=index)
+        if length:
+            self._add_border(document)
         fusion.index = document.hold(planned, "in")
         document.add([0] * length, Kind.MEDIA, modality=index, item=fusion.index)
         for row, slot in enumerate(document.slots[len(document.slots) - length :]):
             slot.row = row
             if shape is not None and shape.times is not None:
                 slot.time_s = shape.times[row]
-        document.add(self.marker_ids(fusion.fuser.markers[1]) if length else [], Kind.MARKER, modality=index)
+        document.add(self.spelling.written(behind, document.edge), Kind.MARKER, modality=index)
 
     # -- fitting and finishing --------------------------------------------------------------------------------
 
@@ -370,23 +390,3 @@ class Planner:
             Place(slot.item if slot.row >= 0 else -1, slot.row, slot.clip, slot.is_beside) for slot in document.slots
         ]
         return self.positions.place(places, [item.shape for item in document.items])
-
-
-def _numbered(marker: str, modality: str, document: Document, before: Sequence[Ready]) -> str:
-    """A marker with the item's number among those of its modality, from 1, in the place of `{n}`."""
-    if "{n}" not in marker:
-        return marker
-    known = [item.modality for item in document.items if item.role == "in"] + [ready.row.name for ready in before]
-    return marker.replace("{n}", str(1 + known.count(modality)))
-
-
-def _merged(parts: Sequence[Text | Item]) -> list[Text | Item]:
-    """Neighbouring texts of one kind as one span, so that a border in a file is none in the tokens."""
-    merged: list[Text | Item] = []
-    for part in parts:
-        last = merged[-1] if merged else None
-        if isinstance(part, Text) and isinstance(last, Text) and (part.learn, part.weight) == (last.learn, last.weight):
-            merged[-1] = replace(last, text=last.text + part.text)
-        else:
-            merged.append(part)
-    return merged

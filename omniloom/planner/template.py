@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omniloom.errors import ConfigError
+from omniloom.planner.spelling import Edge, Spelling
 from omniloom.planner.take_apart import Scaffold, take_apart
 
 __all__ = ["Template"]
@@ -29,7 +30,12 @@ class Template:
     `prefix`, `suffix`: ids around the content of each role. `said_suffix`: ids behind an answer that is said, not
     read. `learned_suffix`: how many of them are learned: up to and with the one that ends an answer. `stop`: ids that
     end an answer. `ending`: ids that end what an encoder reads. `lead`: role -> text before the first words of a turn,
-    behind media that stand before them."""
+    behind media that stand before them.
+
+    For tokenizers whose spans depend on what is before them: `scaffold`, the same as text; `end`, ids that stand
+    before the assistant's suffix of it; `system`, the run's own system prompt. `is_bare`: the first words of a user's
+    turn are a text of their own, with `begin` before it.
+    """
 
     bos: tuple[int, ...]
     head: tuple[int, ...]
@@ -40,6 +46,11 @@ class Template:
     stop: frozenset[int]
     ending: tuple[int, ...] = ()
     lead: Mapping[str, str] = field(default_factory=dict)
+    end: tuple[int, ...] = ()
+    begin: tuple[int, ...] = ()
+    is_bare: bool = False
+    scaffold: Scaffold = field(default_factory=lambda: Scaffold("", {}))
+    system: str | None = None
 
     @classmethod
     def of(
@@ -51,6 +62,7 @@ class Template:
         stop: frozenset[int] = frozenset(),
         is_answer_bare: bool = False,
         kinds: Sequence[str] = (),
+        begins: bool = False,
     ) -> Template:
         """From a tokenizer.
 
@@ -59,7 +71,9 @@ class Template:
         never trained on conversations (BLIP-2) read media and then a text.
         `is_answer_bare`: an answer that is said ends with the tokenizer's own end token alone, as a decoder with an
         encoder has it; around what is read stands what the tokenizer itself puts around a text.
-        `kinds`: of the media that turns may hold, by the names a chat template knows them by.
+        `kinds`: of the media that turns may hold, by the names a chat template knows them by. `begins`: what the
+        tokenizer itself puts before a text stands before a conversation too, unless its template says so itself:
+        processors of multimodal models do that, tokenizers alone do not.
 
         An answer behind which nothing is put that ends it (LLaVA's, and any bare one) ends with the tokenizer's own end
         token, or with one of `stop` if that is none of them.
@@ -68,12 +82,11 @@ class Template:
             ConfigError: the tokenizer has no chat template, or one that does not put the same text around every turn;
                 but see `take_apart` for templates that think.
         """
+        own_begin, own_end = _around_text(tokenizer) if is_answer_bare or begins or kind == "bare" else ((), ())
         if kind == "plain":
             scaffold = Scaffold(_bos_of(tokenizer), dict(_PLAIN))
         elif kind == "bare":
-            begin = () if is_answer_bare else _around_text(tokenizer)[0]
-            lead = {"user": "".join(tokenizer.convert_ids_to_tokens(begin))}
-            scaffold = Scaffold("", {"user": ("", ""), "assistant": ("", "")}, lead=lead)
+            scaffold = Scaffold("", {"user": ("", ""), "assistant": ("", "")})
         else:
             scaffold = take_apart(tokenizer, kinds)
         bos, around, default = scaffold.bos, scaffold.around, scaffold.opening
@@ -82,13 +95,16 @@ class Template:
         specials, end_id = set(tokenizer.all_special_ids), tokenizer.eos_token_id
         if stop and end_id not in stop:
             end_id = min(stop)
-        if kind != "plain" and end_id is not None and not (specials | stop) & set(suffix["assistant"]):
-            suffix["assistant"] = (end_id, *suffix["assistant"])
-        bos_ids, said = _ids(tokenizer, bos), suffix["assistant"]
         end: tuple[int, ...] = ()
+        if kind != "plain" and end_id is not None and not (specials | stop) & set(suffix["assistant"]):
+            end = (end_id,)
+            suffix["assistant"] = end + suffix["assistant"]
+        bos_ids, said = _ids(tokenizer, bos), suffix["assistant"]
         if is_answer_bare:
-            begin, end = _around_text(tokenizer)
-            bos_ids, said = bos_ids or begin, (tokenizer.eos_token_id,)
+            bos_ids, said = bos_ids or own_begin, (tokenizer.eos_token_id,)
+        elif begins and kind == "chat" and own_begin:
+            first = _ids(tokenizer, bos + default + around["user"][0])[:1]
+            bos_ids = bos_ids if first == own_begin[-1:] else own_begin
         if system is None:
             head = bos_ids + _ids(tokenizer, default)
         elif system == "":
@@ -100,7 +116,39 @@ class Template:
         place = next((index for index, token in enumerate(said) if token in specials or token in stop), None)
         learned = len(said) if place is None else place + 1
         stops = stop | ({said[learned - 1]} if said else set())
-        return cls(bos_ids, head, prefix, suffix, said, learned, frozenset(stops), end, scaffold.lead)
+        return cls(
+            bos_ids,
+            head,
+            prefix,
+            suffix,
+            said,
+            learned,
+            frozenset(stops),
+            own_end if is_answer_bare else (),
+            scaffold.lead,
+            end,
+            own_begin if kind == "bare" and not is_answer_bare else (),
+            kind == "bare",
+            scaffold,
+            system,
+        )
+
+    def opening(self, spelling: Spelling, edge: Edge) -> tuple[int, ...]:
+        """What stands between `bos` and the first turn, unless that is a system turn."""
+        if self.system is None:
+            return spelling.written(self.scaffold.opening, edge)
+        if self.system == "":
+            return ()
+        prefix, suffix = self.scaffold.around["system"]
+        ids = spelling.written(prefix, edge) + spelling.spoken(self.system, edge)
+        return ids + spelling.written(suffix, edge)
+
+    def edge_before(self, role: str, spelling: Spelling) -> Edge:
+        """Where a turn stands that goes on with a conversation: behind the last one's suffix."""
+        last = "user" if role == "assistant" else "assistant"
+        edge = Edge(is_start=False, is_cut=last == "assistant" and bool(self.end))
+        spelling.written(self.scaffold.around[last][1], edge)
+        return edge
 
 
 def _bos_of(tokenizer: Any) -> str:

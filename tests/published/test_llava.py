@@ -9,6 +9,7 @@ import transformers
 from omniloom.checkpoint import adopt, load_model
 from omniloom.model import Sampling, generate
 from omniloom.sequence import Item, Plan
+from tests.planner.sentence_pieces import FORMS, sentence_piece_tokenizer
 from tests.published.models import (
     FIRST_SPECIAL,
     TEXT,
@@ -112,3 +113,18 @@ def test_greedy_answers_are_those_of_generate(llava, model):
         mask = torch.ones_like(given["input_ids"])
         said = llava[0].generate(**given, attention_mask=mask, max_new_tokens=8, do_sample=False)
         assert list(reply.ids) == said[0, given["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_tokenizer_that_adds_spaces_and_a_begin_gives_the_ids_of_the_processor(form, tmp_path):
+    tokenizer = sentence_piece_tokenizer(form, "<image>")
+    tokenizer.chat_template = TEMPLATE
+    place = tokenizer.convert_tokens_to_ids("<image>")
+    text = {"model_type": "llama", **TEXT, "vocab_size": len(tokenizer)}
+    theirs = stirred(transformers.LlavaForConditionalGeneration(config(text_config=text, image_token_index=place)))
+    write(tmp_path / "model", theirs, [], None, preprocessor_config=PROCESSOR)
+    tokenizer.save_pretrained(tmp_path / "model")
+    model = load_model(adopt(str(tmp_path / "model"), tmp_path / "run"))[0]
+    for one, plan in zip(SAMPLES, plans_of(model), strict=True):
+        text = rendered(model, one).replace("<image>", "<image>" * 16).replace("a cat ", "a cat</s> ")
+        assert filled(plan, {"image": place}) == tokenizer(text)["input_ids"]
