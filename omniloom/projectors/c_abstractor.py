@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from omniloom.errors import ConfigError
 from omniloom.projectors.base import Context, Projector
-from omniloom.projectors.grids import require_grid, through_grids, times_at
+from omniloom.projectors.grids import cells_at, require_grid, through_grids
 from omniloom.projectors.regstage import RegStage, readout
 from omniloom.sequence import Packed, Shape
 
@@ -60,10 +60,9 @@ class CAbstractor(Projector):
         Raises:
             ShapeError: no grid.
         """
-        t, y, x = require_grid(self, shape)
+        _, y, x = require_grid(self, shape)
         lines, cells = ([index * n // self.cells for index in range(self.cells)] for n in (y, x))
-        grid = (t, self.cells, self.cells)
-        return Shape(t * self.cells**2, grid, times_at(shape, range(t), lines, cells), shape.mosaic)
+        return cells_at(self, shape, lines, cells)
 
     def _abstracted(self, grid: Tensor) -> Tensor:
         x = grid.to(next(self.readout.parameters())).flatten(0, 1).permute(0, 3, 1, 2)

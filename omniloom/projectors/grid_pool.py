@@ -6,6 +6,7 @@ Source: average pooling of a grid to fewer cells, as compared in Honeybee (arXiv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from omniloom.errors import ConfigError
 from omniloom.projectors.base import Context, Projector
-from omniloom.projectors.grids import require_grid, through_grids, times_at
+from omniloom.projectors.grids import cells_at, require_grid, through_grids
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["GridPool"]
@@ -66,19 +67,19 @@ class GridPool(Projector):
         Raises:
             ShapeError: no grid.
         """
-        t, y, x = require_grid(self, shape)
-        below, beside = self._size(y), self._size(x)
-        lines, cells = ([index * n // size for index in range(size)] for n, size in ((y, below), (x, beside)))
-        if self.stride is not None:
-            lines, cells = list(range(0, y, self.stride)), list(range(0, x, self.stride))
-        return Shape(t * below * beside, (t, below, beside), times_at(shape, range(t), lines, cells), shape.mosaic)
+        _, y, x = require_grid(self, shape)
+        return cells_at(self, shape, self._firsts(y), self._firsts(x))
 
-    def _size(self, count: int) -> int:
-        return self.cells if self.stride is None else -(-count // self.stride)  # type: ignore[return-value]
+    def _firsts(self, count: int) -> Sequence[int]:
+        """The first of the cells that each cell of the smaller grid covers, of so many side by side."""
+        if self.stride is not None:
+            return range(0, count, self.stride)
+        assert self.cells is not None  # exactly one of the two is given
+        return [index * count // self.cells for index in range(self.cells)]
 
     def _pooled(self, grid: Tensor) -> Tensor:
         frames = grid.flatten(0, 1).permute(0, 3, 1, 2)
-        size = (self._size(grid.shape[2]), self._size(grid.shape[3]))
+        size = (len(self._firsts(grid.shape[2])), len(self._firsts(grid.shape[3])))
         if self.mode == "bilinear":
             small = F.interpolate(frames, size=size, mode="bilinear")
         elif self.stride is None:

@@ -11,12 +11,11 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omniloom.errors import ConfigError
 from omniloom.projectors.base import Context, Projector
-from omniloom.projectors.grids import require_grid, through_grids, times_at
+from omniloom.projectors.grids import cells_at, require_grid, squares, through_grids
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["Merge"]
@@ -91,18 +90,15 @@ class Merge(Projector):
         Raises:
             ShapeError: no grid.
         """
-        t, y, x = require_grid(self, shape)
-        lines, cells = range(0, y, self.size), range(0, x, self.size)
-        grid = (t, len(lines), len(cells))
-        return Shape(t * grid[1] * grid[2], grid, times_at(shape, range(t), lines, cells), shape.mosaic)
+        _, y, x = require_grid(self, shape)
+        return cells_at(self, shape, range(0, y, self.size), range(0, x, self.size))
 
     def _merged(self, grid: Tensor) -> Tensor:
         weight = next(self.parameters(), grid)
         x = grid.to(weight)
         if self.norm_at == "cells":
             x = self.input_norm(x)
-        x = F.pad(x, (0, 0, 0, -x.shape[3] % self.size, 0, -x.shape[2] % self.size))
-        x = x.unflatten(3, (-1, self.size)).unflatten(2, (-1, self.size))  # (B, t, y', sy, x', sx, d)
+        x = squares(x, self.size)  # (B, t, y', size, x', size, d)
         x = x.permute(0, 1, 2, 4, 3, 5, 6) if self.order == "cells" else x.permute(0, 1, 2, 4, 6, 3, 5)
         x = x.flatten(4)
         if self.norm_at == "merged":

@@ -6,12 +6,11 @@ Source: local-global attention pooling of Ola (arXiv:2502.04328).
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omniloom.errors import ConfigError
 from omniloom.projectors.base import Context, Projector
-from omniloom.projectors.grids import require_grid, through_grids, times_at
+from omniloom.projectors.grids import cells_at, require_grid, squares, through_grids
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["ScorePool"]
@@ -55,10 +54,8 @@ class ScorePool(Projector):
         Raises:
             ShapeError: no grid.
         """
-        t, y, x = require_grid(self, shape)
-        lines, cells = range(0, y, self.size), range(0, x, self.size)
-        grid = (t, len(lines), len(cells))
-        return Shape(t * grid[1] * grid[2], grid, times_at(shape, range(t), lines, cells), shape.mosaic)
+        _, y, x = require_grid(self, shape)
+        return cells_at(self, shape, range(0, y, self.size), range(0, x, self.size))
 
     def _pooled(self, grid: Tensor) -> Tensor:
         x = self._squares(self.first(grid.to(next(self.score.parameters()))))  # (B, t, y', x', size * size, d)
@@ -69,6 +66,4 @@ class ScorePool(Projector):
         return self.last((x * weights).sum(-2))
 
     def _squares(self, grid: Tensor) -> Tensor:
-        size = self.size
-        grid = F.pad(grid, (0, 0, 0, -grid.shape[3] % size, 0, -grid.shape[2] % size))
-        return grid.unflatten(3, (-1, size)).unflatten(2, (-1, size)).transpose(3, 4).flatten(4, 5)
+        return squares(grid, self.size).transpose(3, 4).flatten(4, 5)
