@@ -35,7 +35,7 @@ def open_inside(
         CheckpointError: the file lacks parameters of it.
     """
     config = _thinker(config)
-    kind = _without_towers(MODEL_FOR_MULTIMODAL_LM_MAPPING[type(config)])
+    kind: Any = _without_towers(cast("type[PreTrainedModel]", MODEL_FOR_MULTIMODAL_LM_MAPPING[type(config)]))
     if not weights:
         return _with_head(kind._from_config(config, dtype=dtype))
     verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -106,4 +106,5 @@ def _trim(module: nn.Module, kept: set[nn.Module]) -> None:
             delattr(module, name)
     for name, _ in list(module.named_parameters(recurse=False)):
         delattr(module, name)
-    module._is_hf_initialized = True  # type: ignore[assignment] - nothing of its own is left to draw
+    holder: Any = module
+    holder._is_hf_initialized = True  # nothing of its own is left to draw
