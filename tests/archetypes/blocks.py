@@ -34,6 +34,10 @@ BEATS = {
     "buckets": 16,
     "distance": 10,
 }
+JOINT = {"type": "joint", "weights": False, "width": 16, "depth": 1, "heads": 2, "joint_width": 16}
+JOINT_PICTURE = {**JOINT, "kind": "vision", "size": [16, 16], "patch": 8}
+JOINT_SOUND = {**JOINT, "kind": "audio", "size": [16, 22], "patch": 8, "stride": 7}
+SOUND_CLIPS = {"type": "sound_clips", "clips": 2, "clip_s": 0.2, "num_mels": 16, "frames": 22}
 CLOUD = {"type": "points", "count": 16}
 POINTS = {"type": "point_net", "width": 16, "groups": 4, "neighbours": 5, "depth": 1, "heads": 2}
 MOTION = {"type": "series_conv", "channels": 2, "width": 16, "stride": 8, "heads": 2}

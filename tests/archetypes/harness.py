@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from transformers import T5ForConditionalGeneration
 
 from omniloom import media
 from omniloom.backbone.base import CacheView
@@ -22,7 +23,7 @@ from omniloom.config.rules import part_places
 from omniloom.data.pipeline import Pipeline
 from omniloom.model import OmniModel, compose
 from omniloom.sequence import IGNORE, Item, Kind, Plan, Sample, Text, Turn
-from omniloom.testing.doubles import tiny_language_model, tiny_tokenizer
+from omniloom.testing.doubles import tiny_encoder_decoder, tiny_language_model, tiny_tokenizer
 
 ANSWERS = "abc"
 # Nothing but marks of turns: role names would cost slots, byte by byte, and no system is told apart by them.
@@ -36,6 +37,15 @@ def language_model(folder: Path) -> None:
     """A tiny random Llama."""
     tiny_language_model(folder)
     save_tokenizer(folder)
+
+
+@torch.no_grad()
+def encoder_decoder(folder: Path) -> None:
+    """A tiny random T5. Its last norm is as large as training makes it: with a new one no answer can be likely."""
+    tiny_encoder_decoder(folder)
+    model = T5ForConditionalGeneration.from_pretrained(folder)
+    model.decoder.final_layer_norm.weight.fill_(4.0)
+    model.save_pretrained(folder)
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -202,7 +212,8 @@ class Trial:
         """What trains."""
         if self.archetype.train:
             return list(self.archetype.train)
-        return [name for name, values in self.model.components().items() if values and name != "backbone"]
+        components = {component for component, _, _ in self.model.named_component_parameters()}
+        return sorted(components - {"backbone"})
 
     def parameters(self) -> dict[str, torch.Tensor]:
         """Copies of what trains, by name."""
@@ -248,7 +259,8 @@ class Trial:
             optimizer.step()
             if step % 10 == 9 and self._has_learned(before, batch, permuted):
                 break
-        self.model.eval()
+        # As it was composed: torch takes other kernels, and gives other last bits, for weights that ask for gradients.
+        self.model.eval().requires_grad_(False)
         self.pipeline = Pipeline(self.model)
 
     def _has_learned(self, before: torch.Tensor, batch: Callable[[], Plan], permuted: Callable[[], Plan]) -> bool:

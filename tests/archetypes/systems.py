@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.archetypes import (
+    systems_fused,
     systems_inside,
     systems_queries,
     systems_qwen,
@@ -16,4 +17,5 @@ SYSTEMS = [
     *systems_queries.SYSTEMS,
     *systems_inside.SYSTEMS,
     *systems_qwen.SYSTEMS,
+    *systems_fused.SYSTEMS,
 ]
