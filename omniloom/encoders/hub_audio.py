@@ -16,10 +16,10 @@ from transformers import ASTModel, ClapAudioModelWithProjection, PretrainedConfi
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_tower import tower_key_mapping
+from omniloom.encoders.hub_tower import by_item, levels_of, open_tower, pack_layers, run_layers
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
-from omniloom.layers import by_shape
-from omniloom.layers.hub_loading import load_config, load_model, without_noise
+from omniloom.layers import in_stacks
+from omniloom.layers.hub_loading import load_config, without_noise
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["HubAudio"]
@@ -83,7 +83,7 @@ class HubAudio(Encoder):
             raise ConfigError("tokens: pooled is one vector, and taps have other rows. Take `pooled: true` instead.")
         self.source_config = config
         self.depth = int(config.num_hidden_layers)
-        self.levels = {number: self._level(number) for number in (layer, *taps)}
+        self.levels = levels_of(id, self.depth, (layer, *taps))
         self.has_pooled = pooled or tokens == "pooled"
         self.highest = self.depth if self.has_pooled else max(self.levels.values())
         self.num_mels, self.width = int(config.num_mel_bins), int(config.hidden_size)
@@ -93,13 +93,15 @@ class HubAudio(Encoder):
         self.frames, self.cells = _clap_sizes(id, config) if self.kind == _CLAP else _ast_sizes(config)
         loader: type[PreTrainedModel] = ClapAudioModelWithProjection if self.kind == _CLAP else ASTModel
         changes = {"enable_fusion": False} if self.kind == _CLAP else {"num_hidden_layers": self.highest}
-        quiet = without_noise(config, **changes)
-        if weights:
-            mapping = tower_key_mapping(id, revision, loader, quiet) if self.kind == _CLAP else None
-            self.model = load_model(loader, id, quiet, revision=revision, key_mapping=mapping, trim=self._trim)
-        else:
-            self.model = loader._from_config(quiet, dtype=torch.float32)
-            self._trim(self.model)
+        self.model = open_tower(
+            loader,
+            id,
+            without_noise(config, **changes),
+            revision=revision,
+            weights=weights,
+            is_inside=self.kind == _CLAP,
+            trim=self._trim,
+        )
         self.train(self.training)
 
     @property
@@ -123,19 +125,8 @@ class HubAudio(Encoder):
         """
         require_items(self, raws)
         shapes = tuple(self.out_shape(self._raw_shape(index, raw)) for index, raw in enumerate(raws))
-        weight = next(self.model.parameters())
-        found: dict[int, list[Tensor]] = {number: [weight] * len(raws) for number in self.levels}
-        joint: list[Tensor] = [weight] * len(raws)
-        for indices, batch in by_shape(list(raws)):
-            run = self._clap if self.kind == _CLAP else self._ast
-            hidden, vectors = run(batch.to(weight))
-            for place, index in enumerate(indices):
-                joint[index] = vectors[place]
-                for number, states in hidden.items():
-                    found[number][index] = states[place]
-        rows = torch.stack(joint) if self.tokens == "pooled" else torch.cat(found[self.layer])
-        taps = {number: torch.cat(found[number]) for number in self.taps}
-        return Packed(rows, shapes, torch.stack(joint) if self.has_pooled else None, taps)
+        rows = "pooled" if self.tokens == "pooled" else self.layer
+        return pack_layers(in_stacks(raws, self._found), shapes, rows, self.taps)
 
     def out_shape(self, shape: Shape) -> Shape:
         """The rows of so many frames, each at the time where it begins.
@@ -166,15 +157,15 @@ class HubAudio(Encoder):
         """Write config.json, so that `id=folder, weights=False` builds the same tower without the source."""
         self.source_config.save_pretrained(folder)
 
+    def _found(self, frames: Tensor) -> list[dict[int | str, Tensor]]:
+        """Of each item the (rows, width) of every layer asked for, and the (1, joint_width) vector."""
+        run = self._clap if self.kind == _CLAP else self._ast
+        hidden, vectors = run(frames.to(next(self.model.parameters())))
+        return by_item({**hidden, "pooled": vectors[:, None]} if self.has_pooled else hidden)
+
     def _ast(self, frames: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        has_inner = min(self.levels.values()) < self.highest
-        out = self.model(frames, output_hidden_states=has_inner)
-        states = out.hidden_states if has_inner else ()
-        hidden = {
-            number: self._chosen(out.last_hidden_state if level == self.highest else states[level])
-            for number, level in self.levels.items()
-        }
-        return hidden, out.pooler_output
+        states, out = run_layers(self.model, self.levels, self.highest, frames)
+        return {number: self._chosen(hidden) for number, hidden in states.items()}, out.pooler_output
 
     def _chosen(self, states: Tensor) -> Tensor:
         if self.tokens in ("all", "cls"):
@@ -195,14 +186,6 @@ class HubAudio(Encoder):
             model.audio_projection = None  # type: ignore[assignment]
         if self.kind == _AST and self.highest < self.depth:
             model.layernorm = nn.Identity()
-
-    def _level(self, number: int) -> int:
-        level = number if number >= 0 else self.depth + 1 + number
-        if not 0 <= level <= self.depth:
-            raise ConfigError(
-                f"{self.id!r} has layers 0 to {self.depth}, or -1 to {-self.depth - 1}; got layer={number}."
-            )
-        return level
 
     def _raw_shape(self, index: int, raw: Tensor) -> Shape:
         if raw.dim() != 2 or raw.shape[1] != self.num_mels or raw.shape[0] < 1:

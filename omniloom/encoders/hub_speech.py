@@ -19,9 +19,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
+from omniloom.encoders.hub_tower import by_item, levels_of, pack_layers, run_layers
 from omniloom.encoders.silence import fill_with_silence
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
-from omniloom.layers import by_shape
+from omniloom.layers import in_stacks
 from omniloom.layers.hub_loading import load_config, load_model, read_config, without_noise
 from omniloom.sequence import Packed, Shape
 
@@ -75,7 +76,7 @@ class HubSpeech(Encoder):
         self.out_dim = int(config.hidden_size)
         self.depth = int(config.num_hidden_layers)
         self.tapped = _tapped(taps, self.depth)
-        self.levels = {number: self._level(number) for number in (layer, *self.tapped)}
+        self.levels = levels_of(id, self.depth, (layer, *self.tapped))
         self.highest = max(self.levels.values())
         if self.is_whisper:
             self.num_mels, self.frames = int(config.num_mel_bins), 2 * int(config.max_source_positions)
@@ -127,19 +128,14 @@ class HubSpeech(Encoder):
         """
         require_items(self, raws)
         shapes = tuple(self.out_shape(self._raw_shape(index, raw)) for index, raw in enumerate(raws))
-        weight = next(self.model.parameters())
-        found: dict[int, list[Tensor]] = {number: [weight] * len(raws) for number in self.levels}
         if self.is_whisper:
-            frames = torch.stack([fill_with_silence(raw.to(weight.device), self.frames) for raw in raws]).to(weight)
-            groups = iter([(list(range(len(raws))), frames.transpose(1, 2))])
-        else:
-            groups = by_shape(list(raws))
-        for indices, batch in groups:
-            for number, states in self._states(batch.to(weight)).items():
-                for index, item in zip(indices, states, strict=True):
-                    found[number][index] = item[: shapes[index].len]
-        taps = {number: torch.cat(found[number]) for number in self.tapped}
-        return Packed(torch.cat(found[self.layer]), shapes, taps=taps)
+            device = next(self.model.parameters()).device
+            raws = [fill_with_silence(raw.to(device), self.frames) for raw in raws]
+        found = [
+            {number: rows[: shape.len] for number, rows in item.items()}
+            for item, shape in zip(in_stacks(raws, self._found), shapes, strict=True)
+        ]
+        return pack_layers(found, shapes, self.layer, self.tapped)
 
     def out_shape(self, shape: Shape) -> Shape:
         """Whisper: ceil(F / 2) rows. Waveforms: what the strided convolutions leave, each row at its start in seconds.
@@ -170,23 +166,11 @@ class HubSpeech(Encoder):
         """Write config.json, so that `id=folder, weights=False` builds the same encoder without the source."""
         self.source_config.save_pretrained(folder)
 
-    def _states(self, batch: Tensor) -> dict[int, Tensor]:
-        """(B, T, E) of every layer asked for."""
-        has_inner = min(self.levels.values()) < self.highest
-        out = self.model(batch, output_hidden_states=has_inner)
-        states = out.hidden_states if has_inner else ()
-        return {
-            number: out.last_hidden_state if level == self.highest else states[level]
-            for number, level in self.levels.items()
-        }
-
-    def _level(self, number: int) -> int:
-        level = number if number >= 0 else self.depth + 1 + number
-        if not 0 <= level <= self.depth:
-            raise ConfigError(
-                f"{self.id!r} has layers 0 to {self.depth}, or -1 to {-self.depth - 1}; got layer={number}."
-            )
-        return level
+    def _found(self, batch: Tensor) -> list[dict[int, Tensor]]:
+        """Of each item the (T, E) of every layer asked for."""
+        x = batch.to(next(self.model.parameters()))
+        states, _ = run_layers(self.model, self.levels, self.highest, x.transpose(1, 2) if self.is_whisper else x)
+        return by_item(states)
 
     def _least_samples(self) -> int:
         samples = 1

@@ -1,22 +1,52 @@
-"""A tower of a published model: where it stands in the weights of a whole model, and the side of its squares."""
+"""A tower of a published model: where it stands in the weights of a whole model, its layers, its squares."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 
 from omniloom.errors import CheckpointError, ConfigError, MissingAssetError
+from omniloom.layers.hub_loading import load_model
 from omniloom.registry import resolve_asset
+from omniloom.sequence import Packed, Shape
 
-__all__ = ["levels_of", "square_side", "tower_key_mapping"]
+__all__ = ["by_item", "levels_of", "open_tower", "pack_layers", "run_layers", "square_side", "tower_key_mapping"]
+
+
+def open_tower(
+    tower: type[PreTrainedModel],
+    id: str,
+    config: PretrainedConfig,
+    *,
+    revision: str | None,
+    weights: bool,
+    is_inside: bool,
+    trim: Callable[[PreTrainedModel], None],
+) -> PreTrainedModel:
+    """The tower in float32, with its weights or with random ones; `is_inside`: the file may be of a whole model.
+
+    `trim` takes out what no row passes through, so that only what is left must come from the file.
+
+    Raises:
+        MissingAssetError: no safetensors there.
+        CheckpointError: the file lacks the tower or parameters of it.
+    """
+    if weights:
+        mapping = tower_key_mapping(id, revision, tower, config) if is_inside else None
+        return load_model(tower, id, config, revision=revision, key_mapping=mapping, trim=trim)
+    model: PreTrainedModel = tower._from_config(config, dtype=torch.float32)
+    trim(model)
+    return model
 
 
 def tower_key_mapping(
@@ -81,6 +111,41 @@ def levels_of(id: str, depth: int, numbers: Iterable[int]) -> dict[int, int]:
     if wrong:
         raise ConfigError(f"{id!r} has layers 0 to {depth}, or -1 to {-depth - 1}; got {wrong}.")
     return levels
+
+
+def run_layers(
+    tower: Callable[..., Any], levels: Mapping[int, int], highest: int, *inputs: Tensor, **options: Any
+) -> tuple[dict[int, Tensor], Any]:
+    """Number -> (B, tokens, E) of its layer, and all that the tower gave.
+
+    `levels` is what `levels_of` says; `highest` is the layer that the tower ends with, which has the final norm.
+    """
+    out = tower(*inputs, output_hidden_states=min(levels.values()) < highest, **options)
+    return {
+        number: out.last_hidden_state if level == highest else out.hidden_states[level]
+        for number, level in levels.items()
+    }, out
+
+
+def by_item(values: Mapping[Any, Tensor]) -> list[dict[Any, Tensor]]:
+    """Name -> (B, ...) as B times name -> (...)."""
+    return [dict(zip(values, item, strict=True)) for item in zip(*values.values(), strict=True)]
+
+
+def pack_layers(
+    items: Sequence[Mapping[Any, Tensor]], shapes: Sequence[Shape], rows: int | str, taps: Iterable[int]
+) -> Packed:
+    """What was found of each item, layer -> (S_i, E) and perhaps "pooled" -> (vectors, J), as packed rows and taps.
+
+    `rows` says which of it the rows are. Several vectors of one item are pooled into their mean.
+    """
+    vectors = [item["pooled"].mean(0) for item in items if "pooled" in item]
+    return Packed(
+        torch.cat([item[rows] for item in items]),
+        tuple(shapes),
+        torch.stack(vectors) if vectors else None,
+        {number: torch.cat([item[number] for item in items]) for number in taps},
+    )
 
 
 def square_side(size: int | Sequence[int]) -> int:

@@ -18,10 +18,10 @@ from transformers import PreTrainedModel
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_tower import levels_of, square_side
+from omniloom.encoders.hub_tower import by_item, levels_of, open_tower, pack_layers, run_layers, square_side
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
-from omniloom.layers import by_shape
-from omniloom.layers.hub_loading import load_config, load_model, without_noise
+from omniloom.layers import in_stacks
+from omniloom.layers.hub_loading import load_config, without_noise
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["HubVideo"]
@@ -85,14 +85,15 @@ class HubVideo(Encoder):
         self.patch_px, self.image_px = square_side(patch), square_side(config.image_size)
         self.frames, self.channels = int(config.num_frames), int(config.num_channels)
         self.out_dim = int(config.hidden_size)
-        loader = getattr(transformers, name)
-        quiet = without_noise(config, num_hidden_layers=self.highest)
-        self.model: PreTrainedModel
-        if weights:
-            self.model = load_model(loader, id, quiet, revision=revision, trim=self._trim)
-        else:
-            self.model = loader._from_config(quiet, dtype=torch.float32)
-            self._trim(self.model)
+        self.model = open_tower(
+            getattr(transformers, name),
+            id,
+            without_noise(config, num_hidden_layers=self.highest),
+            revision=revision,
+            weights=weights,
+            is_inside=False,
+            trim=self._trim,
+        )
 
     @property
     def tap_dims(self) -> Mapping[int, int]:
@@ -111,16 +112,8 @@ class HubVideo(Encoder):
             if tuple(raw.shape) != expected:
                 remedy = f"Use the processor 'hub_video' of the same id with frames: {self.frames} and exact: true."
                 raise refuse_raw(self, index, raw, str(expected), remedy)
-        weight = next(self.model.parameters())
-        [(_, clips)] = by_shape(list(raws))
-        has_inner = min(self.levels.values()) < self.highest
-        out = self.model(pixel_values=clips.to(weight), output_hidden_states=has_inner)
-        found = {}
-        for number, level in self.levels.items():
-            hidden = out.last_hidden_state if level == self.highest else out.hidden_states[level]
-            found[number] = self._chosen(hidden).flatten(0, 1)
         shape = self.out_shape(Shape(self.frames * self.image_px**2, (self.frames, self.image_px, self.image_px)))
-        return Packed(found[self.layer], (shape,) * len(raws), taps={number: found[number] for number in self.taps})
+        return pack_layers(in_stacks(raws, self._found), (shape,) * len(raws), self.layer, self.taps)
 
     def out_shape(self, shape: Shape) -> Shape:
         """From a grid (F, S, S) of pixels to the chosen rows; a patch has the time of its tubelet's first frame.
@@ -152,6 +145,11 @@ class HubVideo(Encoder):
     def save_config(self, folder: Path) -> None:
         """Write config.json, so that `id=folder, weights=False` builds the same tower without the source."""
         self.source_config.save_pretrained(folder)
+
+    def _found(self, clips: Tensor) -> list[dict[int, Tensor]]:
+        """Of each clip the (rows, E) of every layer asked for."""
+        states, _ = run_layers(self.model, self.levels, self.highest, clips.to(next(self.model.parameters())))
+        return by_item({number: self._chosen(hidden) for number, hidden in states.items()})
 
     def _chosen(self, hidden: Tensor) -> Tensor:
         """(B, tokens, E) to the chosen ones, patches in reading order."""

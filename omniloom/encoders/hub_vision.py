@@ -20,11 +20,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import require_items
-from omniloom.encoders.hub_tower import levels_of, square_side, tower_key_mapping
+from omniloom.encoders.hub_tower import by_item, levels_of, open_tower, pack_layers, run_layers, square_side
 from omniloom.encoders.pictures import picture_shape, pictures_of
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
-from omniloom.layers import by_shape
-from omniloom.layers.hub_loading import load_config, load_model, without_noise
+from omniloom.layers import in_stacks
+from omniloom.layers.hub_loading import load_config, without_noise
 from omniloom.sequence import Packed, Raw, Shape
 
 __all__ = ["HubVision"]
@@ -138,43 +138,27 @@ class HubVision(Encoder):
             ShapeError: no items, another rank or number of channels, or a picture smaller than a patch.
         """
         require_items(self, raws)
-        weight = next(self.model.parameters())
         remedy = "Use the processor 'hub' of the same id."
         read = [picture_shape(self, index, raw, self.channels, remedy) for index, raw in enumerate(raws)]
         shapes = tuple(self.out_shape(shape) for shape in read)
-        found: dict[int, list[Tensor]] = {number: [weight] * len(raws) for number in self.levels}
-        joint: list[Tensor] = [weight] * len(raws)
-        for indices, batch in by_shape([pictures_of(raw) for raw in raws]):
-            hidden, vectors = self._run(batch.to(weight).flatten(0, 1))
-            for number, states in hidden.items():
-                for index, item in zip(indices, states.unflatten(0, batch.shape[:2]).flatten(1, 2), strict=True):
-                    found[number][index] = item
-            if vectors is not None:
-                for index, item in zip(indices, vectors.unflatten(0, batch.shape[:2]), strict=True):
-                    joint[index] = item
-        rows = joint if self.tokens == "pooled" else found[self.layer]
-        return Packed(
-            torch.cat(rows),
-            shapes,
-            torch.stack([item.mean(0) for item in joint]) if self.has_pooled else None,
-            {number: torch.cat(found[number]) for number in self.taps},
-        )
+        items = in_stacks([pictures_of(raw) for raw in raws], self._found)
+        return pack_layers(items, shapes, "pooled" if self.tokens == "pooled" else self.layer, self.taps)
 
-    def _run(self, pixels: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
-        """(N, C, Y, X) to the chosen (N, rows, width) of every layer asked for, and the (N, joint_width) vectors."""
+    def _found(self, pictures: Tensor) -> list[dict[int | str, Tensor]]:
+        """Of (B, F, C, Y, X) the chosen (rows, width) of every layer asked for, and the (F, joint_width) vectors."""
+        pixels = pictures.to(next(self.model.parameters())).flatten(0, 1)
         is_native = pixels.shape[-2:] == (self.image_px, self.image_px)
         options = {"interpolate_pos_encoding": True} if self.can_interpolate and not is_native else {}
-        has_inner = min(self.levels.values()) < self.highest
-        out = self.model(pixel_values=pixels, output_hidden_states=has_inner, **options)
-        states = out.hidden_states if has_inner else ()
+        states, out = run_layers(self.model, self.levels, self.highest, pixels, **options)
         chosen = {"patches": slice(self.prefix, None), "cls": slice(0, 1)}.get(self.tokens, slice(None))
-        hidden = {
-            number: (out.last_hidden_state if level == self.highest else states[level])[:, chosen]
-            for number, level in self.levels.items()
+        frames = pictures.shape[:2]
+        found: dict[int | str, Tensor] = {
+            number: hidden[:, chosen].unflatten(0, frames).flatten(1, 2) for number, hidden in states.items()
         }
-        if not self.has_pooled:
-            return hidden, None
-        return hidden, out.image_embeds if "image_embeds" in out else out.pooler_output
+        if self.has_pooled:
+            vectors = out.image_embeds if "image_embeds" in out else out.pooler_output
+            found["pooled"] = vectors.unflatten(0, frames)
+        return by_item(found)
 
     def out_shape(self, shape: Shape) -> Shape:
         """From a grid (F, Y, X) of pixels to the chosen rows of each frame; a row has the time of its frame.
@@ -216,13 +200,15 @@ class HubVision(Encoder):
         def trim(model: PreTrainedModel) -> None:
             _trim(model, tower, keeps_norm=self.has_pooled or (self.norm and tower.norms_rows and keep == self.depth))
 
-        if self.weights:
-            is_whole = whole is not self.source_config
-            mapping = tower_key_mapping(self.id, self.revision, loader, config) if is_whole else None
-            return load_model(loader, self.id, config, revision=self.revision, key_mapping=mapping, trim=trim)
-        model: PreTrainedModel = loader._from_config(config, dtype=torch.float32)
-        trim(model)
-        return model
+        return open_tower(
+            loader,
+            self.id,
+            config,
+            revision=self.revision,
+            weights=self.weights,
+            is_inside=whole is not self.source_config,
+            trim=trim,
+        )
 
     @property
     def _is_projected(self) -> bool:

@@ -22,9 +22,9 @@ from transformers.vision_utils import get_vision_window_index
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_tower import levels_of, square_side, tower_key_mapping
+from omniloom.encoders.hub_tower import levels_of, open_tower, square_side
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
-from omniloom.layers.hub_loading import load_config, load_model, without_noise
+from omniloom.layers.hub_loading import load_config, without_noise
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["NativeVision"]
@@ -151,15 +151,15 @@ class NativeVision(Encoder):
     def _built(self, whole: PretrainedConfig) -> PreTrainedModel:
         package, name = _TOWERS[self.source_config.model_type]
         loader = getattr(import_module(f"transformers.models.{package}.modeling_{package}"), name)
-        config = without_noise(self.source_config)
-        if self.weights:
-            mapping = None
-            if whole is not self.source_config:
-                mapping = tower_key_mapping(self.id, self.revision, loader, config)
-            return load_model(loader, self.id, config, revision=self.revision, key_mapping=mapping, trim=_trim)
-        model: PreTrainedModel = loader._from_config(config, dtype=torch.float32)
-        _trim(model)
-        return model
+        return open_tower(
+            loader,
+            self.id,
+            without_noise(self.source_config),
+            revision=self.revision,
+            weights=self.weights,
+            is_inside=whole is not self.source_config,
+            trim=_trim,
+        )
 
     def _grid(self, index: int, raw: Tensor) -> tuple[int, int, int]:
         cell = self.merge * self.patch_px

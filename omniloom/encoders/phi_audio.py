@@ -12,15 +12,15 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig
 from transformers.models.phi4_multimodal.modeling_phi4_multimodal import Phi4MultimodalAudioModel
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_tower import tower_key_mapping
+from omniloom.encoders.hub_tower import open_tower
 from omniloom.errors import ConfigError, did_you_mean
 from omniloom.layers import in_stacks
-from omniloom.layers.hub_loading import load_config, load_model, without_noise
+from omniloom.layers.hub_loading import load_config, without_noise
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["PhiAudio"]
@@ -57,13 +57,15 @@ class PhiAudio(Encoder):
         self.source_config = config
         self.out_dim, self.num_mels = int(config.hidden_size), int(config.input_size)
         self.factor = int(config.time_reduction)
-        quiet, loader = without_noise(config), Phi4MultimodalAudioModel
-        self.model: PreTrainedModel
-        if weights:
-            mapping = tower_key_mapping(id, revision, loader, quiet)
-            self.model = load_model(loader, id, quiet, revision=revision, key_mapping=mapping, trim=lambda model: None)
-        else:
-            self.model = loader._from_config(quiet, dtype=torch.float32)
+        self.model = open_tower(
+            Phi4MultimodalAudioModel,
+            id,
+            without_noise(config),
+            revision=revision,
+            weights=weights,
+            is_inside=True,
+            trim=lambda model: None,
+        )
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:

@@ -23,10 +23,10 @@ from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3Omni
 
 from omniloom.encoders.base import Encoder
 from omniloom.encoders.checks import refuse_raw, require_items
-from omniloom.encoders.hub_tower import tower_key_mapping
+from omniloom.encoders.hub_tower import open_tower
 from omniloom.encoders.silence import fill_with_silence
 from omniloom.errors import ConfigError, ShapeError, did_you_mean
-from omniloom.layers.hub_loading import load_config, load_model, without_noise
+from omniloom.layers.hub_loading import load_config, without_noise
 from omniloom.sequence import Bundle, Packed, Shape
 
 __all__ = ["QwenAudio"]
@@ -72,13 +72,8 @@ class QwenAudio(Encoder):
         self.source_config: PretrainedConfig = config
         self.out_dim, self.num_mels = int(config.hidden_size), int(config.num_mel_bins)
         self.frames = 2 * int(config.max_source_positions)
-        quiet, loader = without_noise(config), _TOWERS[self.kind]
-        if weights:
-            mapping = tower_key_mapping(id, revision, loader, quiet)
-            self.model = load_model(loader, id, quiet, revision=revision, key_mapping=mapping, trim=_trim)
-        else:
-            self.model = loader._from_config(quiet, dtype=torch.float32)
-            _trim(self.model)
+        tower, quiet = _TOWERS[self.kind], without_noise(config)
+        self.model = open_tower(tower, id, quiet, revision=revision, weights=weights, is_inside=True, trim=_trim)
 
     def forward(self, raws: Sequence[Bundle]) -> Packed:
         """Rows in time order.
