@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
-from omniloom.media import Image
-from omniloom.model import OmniModel
+from omniloom.media import Audio, Image, Video
+from omniloom.model import OmniModel, Sampling, generate
 from omniloom.sequence import Item, Kind, Plan, Sample, Text, Turn
 from omniloom.testing.doubles import tiny_tokenizer
 
@@ -54,6 +54,28 @@ def picture(seed: int, height: int = 20, width: int = 28) -> Image:
     rng = np.random.default_rng(seed)
     coarse = Pillow.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
     return Image(np.asarray(coarse.resize((width, height), Pillow.Resampling.BICUBIC)))
+
+
+def image(seed: int, name: str = "image", **size: int) -> Item:
+    return Item(name, picture(seed, **size))
+
+
+def clip(seed: int, frames: int, rate_hz: float = 2.0) -> Video:
+    """A clip of smooth random pictures."""
+    pixels = np.stack([picture(seed + frame).pixels for frame in range(frames)])
+    return Video(pixels, np.arange(frames) / rate_hz)
+
+
+def wave(seed: int, milliseconds: int) -> Audio:
+    """A tone with noise, at 16 kHz."""
+    count = 16 * milliseconds
+    tone = np.sin(2 * np.pi * (200 + 97 * seed) * np.arange(count) / 16_000)
+    noise = np.random.default_rng(seed).normal(0, 0.1, count)
+    return Audio((0.5 * tone + noise).astype(np.float32)[None], 16_000)
+
+
+def sound(seed: int, milliseconds: int) -> Item:
+    return Item("audio", wave(seed, milliseconds))
 
 
 def user(*parts: str | Item) -> Turn:
@@ -110,3 +132,26 @@ def logits_of(model: OmniModel, plan: Plan) -> list[torch.Tensor]:
     """(slots, vocabulary) logits of every row of a batch."""
     logits = model.logits(model.hidden(plan))
     return [logits[row, : int(length)] for row, length in enumerate(plan.lengths)]
+
+
+@torch.no_grad()
+def assert_logits(
+    theirs: Any, model: OmniModel, plans: Sequence[Plan], inputs: Sequence[dict[str, Any]]
+) -> list[torch.Tensor]:
+    """Logits of every plan alone, and of all in one padded batch, are those of the original; which are returned."""
+    expected = [theirs(**given).logits[0] for given in inputs]
+    for plan, logits in zip(plans, expected, strict=True):
+        torch.testing.assert_close(logits_of(model, plan)[0], logits, atol=1e-4, rtol=0)
+    for ours, logits in zip(logits_of(model, Plan.stack(plans)), expected, strict=True):
+        torch.testing.assert_close(ours, logits, atol=1e-4, rtol=0)
+    return expected
+
+
+def assert_answers(
+    theirs: Any, model: OmniModel, plans: Sequence[Plan], inputs: Sequence[dict[str, Any]], max_new: int = 8
+) -> None:
+    """Greedy answers are those that the original's `generate` gives."""
+    replies = generate(model, plans, Sampling(max_new=max_new))
+    for given, reply in zip(inputs, replies, strict=True):
+        ids = theirs.generate(**given, max_new_tokens=max_new, do_sample=False)
+        assert list(reply.ids) == ids[0, given["input_ids"].shape[1] :].tolist()

@@ -7,16 +7,16 @@ import torch
 import transformers
 
 from omniloom.checkpoint import adopt, load_model
-from omniloom.model import Sampling, generate
-from omniloom.sequence import Item, Plan
+from omniloom.sequence import Plan
 from tests.planner.sentence_pieces import FORMS, sentence_piece_tokenizer
 from tests.published.models import (
     FIRST_SPECIAL,
     TEXT,
+    assert_answers,
+    assert_logits,
     filled,
     ids_of,
-    logits_of,
-    picture,
+    image,
     rendered,
     said,
     sample,
@@ -63,10 +63,6 @@ def model(llava):
     return load_model(llava[1])[0]
 
 
-def image(seed: int, **size: int) -> Item:
-    return Item("image", picture(seed, **size))
-
-
 SAMPLES = [
     sample(user(image(1), "What is it?")),
     sample(user(image(2), image(3, height=40), "Which is larger?")),
@@ -82,7 +78,8 @@ def plans_of(model) -> list[Plan]:
 def inputs_of(plan: Plan) -> dict:
     raws = [item.raw for item in plan.items]
     ids = torch.tensor([filled(plan, {"image": IMAGE})])
-    return {"input_ids": ids} | ({"pixel_values": torch.stack(raws)} if raws else {})
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return given | ({"pixel_values": torch.stack(raws)} if raws else {})
 
 
 def test_a_plan_is_the_text_of_the_template_with_rows_for_pictures(model):
@@ -96,23 +93,14 @@ def test_an_earlier_answer_stands_as_in_the_template_and_ends_with_the_end_token
     assert filled(plans_of(model)[3], {"image": IMAGE}) == ids_of(model, text)
 
 
-@torch.no_grad()
 def test_logits_are_those_of_the_original_alone_and_in_a_mixed_batch(llava, model):
     plans = plans_of(model)
-    expected = [llava[0](**inputs_of(plan)).logits[0] for plan in plans]
-    for plan, theirs in zip(plans, expected, strict=True):
-        torch.testing.assert_close(logits_of(model, plan)[0], theirs, atol=1e-4, rtol=0)
-    for ours, theirs in zip(logits_of(model, Plan.stack(plans)), expected, strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+    assert_logits(llava[0], model, plans, [inputs_of(plan) for plan in plans])
 
 
 def test_greedy_answers_are_those_of_generate(llava, model):
     plans = plans_of(model)
-    for plan, reply in zip(plans, generate(model, plans, Sampling(max_new=8)), strict=True):
-        given = inputs_of(plan)
-        mask = torch.ones_like(given["input_ids"])
-        said = llava[0].generate(**given, attention_mask=mask, max_new_tokens=8, do_sample=False)
-        assert list(reply.ids) == said[0, given["input_ids"].shape[1] :].tolist()
+    assert_answers(llava[0], model, plans, [inputs_of(plan) for plan in plans])
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import transformers
 
 from omniloom.checkpoint import adopt, load_model
-from omniloom.media import Video
-from omniloom.model import Sampling, generate
 from omniloom.sequence import Item, Plan
 from tests.published.models import (
     FIRST_SPECIAL,
     TEXT,
+    assert_answers,
+    assert_logits,
+    clip,
     filled,
     ids_of,
-    logits_of,
-    picture,
+    image,
     rendered,
     said,
     sample,
@@ -83,15 +82,6 @@ def llava_onevision(folder):
     return theirs
 
 
-def image(seed: int, name: str = "image", **size: int) -> Item:
-    return Item(name, picture(seed, **size))
-
-
-def video(seed: int, frames: int) -> Item:
-    pixels = np.stack([picture(seed + frame).pixels for frame in range(frames)])
-    return Item("video", Video(pixels, np.arange(frames) / 2.0))
-
-
 SAMPLES = {
     llava_next: [
         sample(user(image(1), "What is it?")),
@@ -103,7 +93,7 @@ SAMPLES = {
         sample(user(image(1), "What is it?")),
         sample(user(image(5, height=33, width=30), "And what is this?")),
         sample(user(image(2, "images", height=50, width=10), image(3, "images"), "Which is larger?")),
-        sample(user(video(4, 3), "What happens?")),
+        sample(user(Item("video", clip(4, 3)), "What happens?")),
         sample(user("Say nothing of pictures.")),
     ],
 }
@@ -155,21 +145,13 @@ def test_a_plan_is_the_text_of_the_template_with_rows_for_media(pair):
         assert filled(plan, dict.fromkeys(PLACEHOLDERS, IMAGE)) == expected
 
 
-@torch.no_grad()
 def test_logits_are_those_of_the_original_alone_and_in_a_mixed_batch(pair):
     theirs, model, samples = pair
     plans = plans_of(model, samples)
-    expected = [theirs(**inputs_of(plan, one)).logits[0] for plan, one in zip(plans, samples, strict=True)]
-    for plan, logits in zip(plans, expected, strict=True):
-        torch.testing.assert_close(logits_of(model, plan)[0], logits, atol=1e-4, rtol=0)
-    for ours, logits in zip(logits_of(model, Plan.stack(plans)), expected, strict=True):
-        torch.testing.assert_close(ours, logits, atol=1e-4, rtol=0)
+    assert_logits(theirs, model, plans, list(map(inputs_of, plans, samples)))
 
 
 def test_greedy_answers_are_those_of_generate(pair):
     theirs, model, samples = pair
     plans = plans_of(model, samples)
-    for one, plan, reply in zip(samples, plans, generate(model, plans, Sampling(max_new=8)), strict=True):
-        given = inputs_of(plan, one)
-        said = theirs.generate(**given, max_new_tokens=8, do_sample=False)
-        assert list(reply.ids) == said[0, given["input_ids"].shape[1] :].tolist()
+    assert_answers(theirs, model, plans, list(map(inputs_of, plans, samples)))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 import transformers
 
 from omniloom.checkpoint import adopt, load_model
-from omniloom.media import Audio
-from omniloom.model import Sampling, generate
-from omniloom.sequence import Item, Plan
+from omniloom.sequence import Plan
 from tests.published.models import (
     FIRST_SPECIAL,
     TEXT,
+    assert_answers,
+    assert_logits,
     filled,
     ids_of,
-    logits_of,
     rendered,
     said,
     sample,
+    sound,
     stirred,
     user,
     write,
@@ -63,13 +62,6 @@ def pair(tmp_path_factory):
     return theirs, load_model(adopt(str(folder / "model"), folder / "run"))[0]
 
 
-def sound(seed: int, milliseconds: int) -> Item:
-    count = 16 * milliseconds
-    wave = np.sin(2 * np.pi * (200 + 97 * seed) * np.arange(count) / 16_000)
-    noise = np.random.default_rng(seed).normal(0, 0.1, count)
-    return Item("audio", Audio((0.5 * wave + noise).astype(np.float32)[None], 16_000))
-
-
 SAMPLES = [
     sample(user(sound(1, 1000), "What is it?")),
     sample(user(sound(2, 130), sound(3, 260), "Which is louder?")),
@@ -105,21 +97,13 @@ def test_a_plan_is_the_text_of_the_template_with_numbered_sounds(pair):
     assert "Audio 2: " in rendered(pair[1], SAMPLES[2])
 
 
-@torch.no_grad()
 def test_logits_are_those_of_the_original_alone_and_in_a_mixed_batch(pair):
     theirs, model = pair
     plans = plans_of(model)
-    expected = [theirs(**inputs_of(plan)).logits[0] for plan in plans]
-    for plan, logits in zip(plans, expected, strict=True):
-        torch.testing.assert_close(logits_of(model, plan)[0], logits, atol=1e-4, rtol=0)
-    for ours, logits in zip(logits_of(model, Plan.stack(plans)), expected, strict=True):
-        torch.testing.assert_close(ours, logits, atol=1e-4, rtol=0)
+    assert_logits(theirs, model, plans, [inputs_of(plan) for plan in plans])
 
 
 def test_greedy_answers_are_those_of_generate(pair):
     theirs, model = pair
     plans = plans_of(model)
-    for plan, reply in zip(plans, generate(model, plans, Sampling(max_new=8)), strict=True):
-        given = inputs_of(plan)
-        said = theirs.generate(**given, max_new_tokens=8, do_sample=False)
-        assert list(reply.ids) == said[0, given["input_ids"].shape[1] :].tolist()
+    assert_answers(theirs, model, plans, [inputs_of(plan) for plan in plans])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -13,24 +12,26 @@ from safetensors.torch import load_file, save_file
 
 from omniloom.checkpoint import adopt, load_model
 from omniloom.data.pipeline import Pipeline
-from omniloom.media import Audio, Video
-from omniloom.model import Sampling, generate
 from omniloom.sequence import Item, Plan
 from tests.published.models import (
     FIRST_SPECIAL,
     TEXT,
+    assert_answers,
+    assert_logits,
+    clip,
     filled,
     ids_of,
-    logits_of,
-    picture,
+    image,
     rendered,
     said,
     sample,
+    sound,
     stirred,
     user,
+    wave,
     write,
 )
-from tests.published.test_qwen_vl import PATCHES, ROPE, patches_of
+from tests.published.test_qwen_vl import PATCHES, ROPE, seen
 
 SPECIALS = [
     "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>", "<|vision_bos|>", "<|vision_eos|>", "<|IMAGE|>", "<|VIDEO|>",
@@ -86,33 +87,17 @@ def pair(tmp_path_factory):
     return theirs, load_model(adopt(str(published), folder / "run"))[0]
 
 
-def image(seed: int, **size: int) -> Item:
-    return Item("image", picture(seed, **size))
-
-
-def wave(seed: int, milliseconds: int) -> Audio:
-    count = 16 * milliseconds
-    tone = np.sin(2 * np.pi * (200 + 97 * seed) * np.arange(count) / 16_000)
-    noise = np.random.default_rng(seed).normal(0, 0.1, count)
-    return Audio((0.5 * tone + noise).astype(np.float32)[None], 16_000)
-
-
-def sound(seed: int, milliseconds: int) -> Item:
-    return Item("audio", wave(seed, milliseconds))
-
-
-def clip(seed: int, frames: int) -> Video:
-    pixels = np.stack([picture(seed + frame).pixels for frame in range(frames)])
-    return Video(pixels, np.arange(frames) / RATE_HZ)
+def video(seed: int, frames: int) -> Item:
+    return Item("video", clip(seed, frames, RATE_HZ))
 
 
 def movie(seed: int, frames: int, milliseconds: int) -> Item:
-    return Item("movie", replace(clip(seed, frames), audio=wave(seed, milliseconds)))
+    return Item("movie", replace(clip(seed, frames, RATE_HZ), audio=wave(seed, milliseconds)))
 
 
 APART = [
     sample(user(image(1), sound(1, 730), "What is it?")),
-    sample(user(Item("video", clip(2, 5)), "and", sound(3, 250)), said("a cat"), user(image(4, height=9), "Why?")),
+    sample(user(video(2, 5), "and", sound(3, 250)), said("a cat"), user(image(4, height=9), "Why?")),
     sample(user(sound(5, 400), sound(6, 90))),
     sample(user("Say nothing of media.")),
 ]
@@ -131,16 +116,9 @@ def plans_of(model, samples) -> list[Plan]:
 def inputs_of(plan: Plan, *, together: bool) -> dict:
     ids = torch.tensor([filled(plan, PLACEHOLDERS)])
     given = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "use_audio_in_video": together}
-    for name, pixels, grid in (
-        ("image", "pixel_values", "image_grid_thw"),
-        ("video", "pixel_values_videos", "video_grid_thw"),
-    ):
-        raws = [item.raw for item in plan.items if item.modality == name]
-        if raws:
-            given[pixels] = torch.cat([patches_of(raw) for raw in raws])
-            given[grid] = torch.tensor([[len(raw) // 2, raw.shape[2] // 4, raw.shape[3] // 4] for raw in raws])
-            if name == "video":
-                given["video_second_per_grid"] = torch.full((len(raws),), 2 / RATE_HZ)
+    given |= seen(plan)
+    if "video_grid_thw" in given:
+        given["video_second_per_grid"] = torch.full((len(given["video_grid_thw"]),), 2 / RATE_HZ)
     raws = [item.raw for item in plan.items if item.modality == "audio"]
     if raws:
         longest = max(len(raw["frames"]) for raw in raws)
@@ -195,23 +173,15 @@ def test_positions_are_those_of_the_original(pair, samples):
         assert torch.equal(positions_of(pair[0], given), plan.position)
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("samples", [APART, TOGETHER], ids=["apart", "together"])
 def test_logits_are_those_of_the_original_alone_and_in_a_mixed_batch(pair, samples):
     theirs, model = pair
     plans = plans_of(model, samples)
-    expected = [theirs(**inputs_of(plan, together=samples is TOGETHER)).logits[0] for plan in plans]
-    for plan, logits in zip(plans, expected, strict=True):
-        torch.testing.assert_close(logits_of(model, plan)[0], logits, atol=1e-4, rtol=0)
-    for ours, logits in zip(logits_of(model, Plan.stack(plans)), expected, strict=True):
-        torch.testing.assert_close(ours, logits, atol=1e-4, rtol=0)
+    assert_logits(theirs, model, plans, [inputs_of(plan, together=samples is TOGETHER) for plan in plans])
 
 
 def test_greedy_answers_are_those_of_generate(pair):
     theirs, model = pair
     for together, samples in ((False, APART), (True, TOGETHER)):
         plans = plans_of(model, samples)
-        for plan, reply in zip(plans, generate(model, plans, Sampling(max_new=6)), strict=True):
-            given = inputs_of(plan, together=together)
-            said = theirs.generate(**given, max_new_tokens=6, do_sample=False)
-            assert list(reply.ids) == said[0, given["input_ids"].shape[1] :].tolist()
+        assert_answers(theirs, model, plans, [inputs_of(plan, together=together) for plan in plans], max_new=6)
