@@ -6,53 +6,13 @@ import json
 
 import pytest
 import torch
-from transformers import (
-    GPT2Config,
-    HubertConfig,
-    HubertModel,
-    VoxtralConfig,
-    VoxtralForConditionalGeneration,
-    Wav2Vec2Config,
-    Wav2Vec2ConformerConfig,
-    Wav2Vec2ConformerModel,
-    Wav2Vec2ForCTC,
-    WhisperConfig,
-    WhisperForConditionalGeneration,
-)
+from transformers import GPT2Config, HubertConfig, HubertModel, VoxtralConfig, VoxtralForConditionalGeneration
 
 from omniloom.encoders.hub_speech import HubSpeech
 from omniloom.errors import CheckpointError, ConfigError
+from tests.encoders.tiny_models import TINY, WAVE
 
-_WHISPER = {
-    "d_model": 16,
-    "encoder_layers": 2,
-    "decoder_layers": 1,
-    "encoder_attention_heads": 2,
-    "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 32,
-    "decoder_ffn_dim": 32,
-    "vocab_size": 60,
-    "num_mel_bins": 8,
-    "max_source_positions": 20,
-    "pad_token_id": 1,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "decoder_start_token_id": 3,
-}
 _TOWER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "num_mel_bins": 8}
-_WAVE = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "conv_dim": (8, 8),
-    "conv_kernel": (10, 3),
-    "conv_stride": (5, 2),
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 2,
-    "vocab_size": 30,
-}
 _LANGUAGE = {
     "model_type": "llama",
     "hidden_size": 16,
@@ -63,18 +23,15 @@ _LANGUAGE = {
     "vocab_size": 60,
 }
 WHOLES = {
-    "whisper": lambda: WhisperForConditionalGeneration(WhisperConfig(**_WHISPER)),
+    **{name: TINY[name] for name in ("whisper", "hubert", "wav2vec2", "conformer")},
     "voxtral": lambda: VoxtralForConditionalGeneration(
         VoxtralConfig(
             audio_config={**_TOWER, "intermediate_size": 32, "max_source_positions": 20}, text_config=_LANGUAGE
         )
     ),
-    "hubert": lambda: HubertModel(HubertConfig(**_WAVE)),
     "hubert, norm at the end": lambda: HubertModel(
-        HubertConfig(**_WAVE, do_stable_layer_norm=True, feat_extract_norm="layer")
+        HubertConfig(**WAVE, do_stable_layer_norm=True, feat_extract_norm="layer")
     ),
-    "wav2vec2": lambda: Wav2Vec2ForCTC(Wav2Vec2Config(**_WAVE)),
-    "conformer": lambda: Wav2Vec2ConformerModel(Wav2Vec2ConformerConfig(**_WAVE)),
 }
 
 

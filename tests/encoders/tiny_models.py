@@ -17,11 +17,11 @@ from transformers.models.qwen2_5_omni.modeling_qwen2_5_omni import Qwen2_5OmniAu
 from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import Qwen3OmniMoeAudioEncoderConfig
 from transformers.models.qwen3_omni_moe.modeling_qwen3_omni_moe import Qwen3OmniMoeAudioEncoder
 
-__all__ = ["PROCESSORS", "TINY", "save_tiny_model"]
+__all__ = ["PROCESSORS", "TINY", "WAVE", "save_tiny_model"]
 
 _VISION = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
 _TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 50}
-_WAVE = {
+WAVE = {
     "hidden_size": 16,
     "intermediate_size": 32,
     "num_hidden_layers": 2,
@@ -136,17 +136,17 @@ TINY: dict[str, Callable[[], PreTrainedModel]] = {
     ),
     "vit": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**_VISION, intermediate_size=32)),
     "whisper": lambda: transformers.WhisperForConditionalGeneration(transformers.WhisperConfig(**_WHISPER)),
-    "wav2vec2": lambda: transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**_WAVE)),
-    "hubert": lambda: transformers.HubertModel(transformers.HubertConfig(**_WAVE)),
-    "hubert_10ms": lambda: transformers.HubertModel(transformers.HubertConfig(**_WAVE | _EACH_10_MS)),
+    "wav2vec2": lambda: transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**WAVE)),
+    "hubert": lambda: transformers.HubertModel(transformers.HubertConfig(**WAVE)),
+    "hubert_10ms": lambda: transformers.HubertModel(transformers.HubertConfig(**WAVE | _EACH_10_MS)),
     "qwen2_5_vl": _qwen2_5_vl,
     "videomae": lambda: transformers.VideoMAEModel(transformers.VideoMAEConfig(**_VISION, num_frames=4)),
     "timesformer": lambda: transformers.TimesformerModel(transformers.TimesformerConfig(**_VISION, num_frames=4)),
     "vivit": lambda: transformers.VivitModel(transformers.VivitConfig(**_VISION, num_frames=4, tubelet_size=[2, 8, 8])),
     "qwen3_vl": _qwen3_vl,
-    "conformer": lambda: transformers.Wav2Vec2ConformerModel(transformers.Wav2Vec2ConformerConfig(**_WAVE)),
+    "conformer": lambda: transformers.Wav2Vec2ConformerModel(transformers.Wav2Vec2ConformerConfig(**WAVE)),
     "conformer_10ms": lambda: transformers.Wav2Vec2ConformerModel(
-        transformers.Wav2Vec2ConformerConfig(**_WAVE | _EACH_10_MS)
+        transformers.Wav2Vec2ConformerConfig(**WAVE | _EACH_10_MS)
     ),
     "ast": _ast,
     "clap": lambda: transformers.ClapModel(
