@@ -37,11 +37,11 @@ class StackedRows(nn.Module):
 
     def forward(self, hidden: Tensor, facts: SlotFacts | None) -> Tensor:
         sides: Any = None if facts is None or facts.is_step else facts.sides.get(self.name)
-        if not sides or self.layer not in sides:
+        if facts is None or not sides or self.layer not in sides:
             return hidden
         given: Placed = sides[self.layer]
         rows = given.rows if not hasattr(self, "gate") else given.rows * self.gate.tanh().to(given.rows.dtype)
-        return hidden.index_put((given.row, given.slot), rows.to(hidden.dtype), accumulate=True)
+        return hidden.index_put(given.places(facts), rows.to(hidden.dtype), accumulate=True)
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,10 @@ class PromptRows(nn.Module):
 
     def forward(self, hidden: Tensor, facts: SlotFacts | None) -> Tensor:
         rank: Tensor | None = None if facts is None or facts.is_step else facts.sides.get(self.name)
-        if rank is None:
+        if facts is None or rank is None:
             return hidden
+        # All slots of a plan run, or those of one side of an encoder-decoder.
+        rank = rank.gather(1, facts.slot).masked_fill(facts.document < 0, len(self.rows))
         rows = torch.cat([self.rows, self.rows.new_zeros(1, self.rows.shape[1])])
         return hidden + rows.to(hidden.dtype)[rank.clamp(max=len(self.rows))]
 

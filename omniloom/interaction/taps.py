@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from omniloom.errors import ConfigError, ShapeError
-from omniloom.interaction.base import Media, Moment, Site
+from omniloom.interaction.base import Media, Moment, Site, SlotFacts
 from omniloom.sequence import Packed, PlannedItem
 
 __all__ = ["Placed", "items_in_slots", "placed", "tap_rows", "tap_width", "taps_of"]
@@ -23,6 +23,14 @@ class Placed:
     rows: Tensor
     row: Tensor
     slot: Tensor
+
+    def places(self, facts: SlotFacts) -> tuple[Tensor, Tensor]:
+        """Where they are among the slots that run: all of a plan, or those of one side of an encoder-decoder."""
+        runs = facts.slot[self.row]
+        if runs.shape[1] > int(self.slot.max()) and torch.equal(runs.gather(1, self.slot[:, None])[:, 0], self.slot):
+            return self.row, self.slot
+        real = facts.document[self.row] >= 0
+        return self.row, ((runs == self.slot[:, None]) & real).long().argmax(1)
 
 
 def taps_of(name: str, taps: Mapping[Any, Any], count: int) -> dict[int, Any]:

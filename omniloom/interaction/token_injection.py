@@ -43,10 +43,10 @@ class InjectedRows(nn.Module):
 
     def forward(self, hidden: Tensor, facts: SlotFacts | None) -> Tensor:
         given: Injection | None = None if facts is None or facts.is_step else facts.sides.get(self.name)
-        if given is None:
+        if facts is None or given is None:
             return hidden
         at = given.rows[self.layer]
-        return hidden.index_put((at.row, at.slot), at.rows.to(hidden.dtype))
+        return hidden.index_put(at.places(facts), at.rows.to(hidden.dtype))
 
 
 class HiddenSlots(nn.Module):

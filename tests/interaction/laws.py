@@ -6,9 +6,9 @@ import torch
 
 from omniloom.backbone.base import CacheView
 from omniloom.checkpoint import load_model, save_model
-from omniloom.model import OmniModel, compose
+from omniloom.model import OmniModel, Sampling, compose, generate
 from omniloom.sequence import Plan, Sample
-from tests.examples import config_of, example_values, logits_of
+from tests.examples import asked, config_of, example_values, logits_of
 
 
 def model_with(folder, *, backbone=None, modalities=None, **adapters) -> OmniModel:
@@ -93,6 +93,15 @@ def _continued(plan: Plan, ids: list[int]) -> Plan:
     joined = {name: torch.cat([value, new[name].to(value)], dim=-1) for name, value in plan.tensors().items()}
     joined["label"][0, -1 - len(ids) : -1] = torch.tensor(ids)
     return replace(plan, **joined)
+
+
+def assert_decoding(model: OmniModel, samples: list[Sample]) -> None:
+    """Answering with the cache is the whole pass again, and a batch of questions gets the answers of each alone."""
+    questions = [asked(*sample.turns[0].parts, name=str(number)) for number, sample in enumerate(samples)]
+    plans = [model.planner.plan(question, ask=True) for question in questions]
+    assert decoded(model, Plan.stack(plans), [7, 8, 9]) <= 1e-4
+    replies = generate(model, plans, Sampling(max_new=5))
+    assert [reply.ids for reply in replies] == [generate(model, [plan], Sampling(max_new=5))[0].ids for plan in plans]
 
 
 def together(model: OmniModel, samples: list[Sample], length: int = 400) -> float:

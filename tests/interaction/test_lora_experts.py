@@ -9,10 +9,9 @@ from torch import nn
 from omniloom.errors import ConfigError
 from omniloom.interaction.base import Moment, SlotFacts
 from omniloom.interaction.lora_experts import LoRAExperts, LowRankExperts, prompt_slots
-from omniloom.model import Sampling, generate
 from omniloom.sequence import Plan, Text
 from tests.examples import answered, asked, drawing, logits_of, media
-from tests.interaction.laws import decoded, model_with, reloaded, stir, together
+from tests.interaction.laws import assert_decoding, model_with, reloaded, stir, together
 
 SPEC = {"type": "lora_experts", "experts": 3, "rank": 2}
 SAMPLES = [
@@ -96,11 +95,7 @@ def test_padded_and_packed_batches_are_what_their_samples_are_alone(adapted):
 
 
 def test_decoding_takes_the_experts_of_the_prompt_as_training_does(adapted):
-    samples = [asked(*sample.turns[0].parts, name=str(number)) for number, sample in enumerate(SAMPLES)]
-    plans = [adapted.planner.plan(sample, ask=True) for sample in samples]
-    assert decoded(adapted, Plan.stack(plans), [7, 8, 9]) <= 1e-4
-    replies = generate(adapted, plans, Sampling(max_new=5))
-    assert [reply.ids for reply in replies] == [generate(adapted, [plan], Sampling(max_new=5))[0].ids for plan in plans]
+    assert_decoding(adapted, SAMPLES)
 
 
 def test_gradients_reach_the_gate_and_every_expert_that_is_taken_and_nothing_beside(adapted):

@@ -12,12 +12,11 @@ from omniloom.errors import CheckpointError, ConfigError
 from omniloom.interaction.base import HookContext, Site, SlotFacts
 from omniloom.interaction.moe_ffn import MoEFFN, SparseExperts, load_expert
 from omniloom.interaction.routing import route_slots
-from omniloom.model import Sampling, generate
 from omniloom.sequence import Plan, Text
 from omniloom.testing.doubles import tiny_tokenizer
 from tests.backbone.test_causal_lm import _GPT2, _TINY, model_of, prompts_of
 from tests.examples import answered, asked, drawing, largest, logits_of, media
-from tests.interaction.laws import decoded, model_with, reloaded, stir, together
+from tests.interaction.laws import assert_decoding, model_with, reloaded, stir, together
 
 MOE = {"type": "moe_ffn", "experts": 3}
 KINDS = {
@@ -71,11 +70,7 @@ def test_padded_and_packed_batches_are_what_their_samples_are_alone(adapted):
 
 
 def test_decoding_with_the_cache_is_the_whole_pass_again(adapted):
-    samples = [asked(*sample.turns[0].parts, name=str(number)) for number, sample in enumerate(SAMPLES)]
-    plans = [adapted.planner.plan(sample, ask=True) for sample in samples]
-    assert decoded(adapted, Plan.stack(plans), [7, 8, 9]) <= 1e-4
-    replies = generate(adapted, plans, Sampling(max_new=5))
-    assert [reply.ids for reply in replies] == [generate(adapted, [plan], Sampling(max_new=5))[0].ids for plan in plans]
+    assert_decoding(adapted, SAMPLES)
 
 
 def test_gradients_reach_every_parameter_of_the_adapter_and_none_beside_also_when_layers_run_again(omni_folder, kind):

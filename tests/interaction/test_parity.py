@@ -68,6 +68,6 @@ def test_rows_behind_a_layer_are_added_as_qwen3_vl_adds_them():
     seen[0, 2:4] = seen[1, 5:8] = True
     row, slot = seen.nonzero(as_tuple=True)
     zeros = torch.zeros(2, 9, dtype=torch.long)
-    facts = SlotFacts(zeros, zeros, zeros, sides={"a": {1: Placed(rows, row, slot)}})
+    facts = SlotFacts(zeros, zeros, torch.arange(9).expand(2, 9), sides={"a": {1: Placed(rows, row, slot)}})
     expected = Qwen3VLTextModel._deepstack_process(SimpleNamespace(), hidden, seen, rows)
     assert torch.equal(StackedRows("a", 1, gated=False)(hidden, facts), expected)

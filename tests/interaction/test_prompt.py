@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from omniloom.errors import ConfigError
-from omniloom.interaction.prompt import Prompt
+from omniloom.interaction.base import SlotFacts
+from omniloom.interaction.prompt import Prompt, PromptRows
 from omniloom.model import Sampling, generate
 from omniloom.sequence import Plan, Text
 from tests.examples import answered, asked, logits_of, media
@@ -69,6 +70,16 @@ def test_the_laws_hold(omni_folder, tmp_path, kind, adapted):
 def test_it_runs_over_a_bfloat16_language_model(omni_folder, kind):
     model = model_with(omni_folder, backbone={"dtype": "bfloat16"}, a=kind)
     assert model.hidden(model.planner.plan(SAMPLES[1])).dtype == torch.bfloat16
+
+
+def test_rows_follow_their_slots_where_only_some_of_a_plan_run():
+    part = PromptRows("a", 2, 3)
+    torch.nn.init.normal_(part.rows)
+    rank = torch.tensor([[0, 1, 2, 3, 0, 1]])
+    slot, document = torch.tensor([[1, 2, 4, 5, 0]]), torch.tensor([[0, 0, 1, 1, -1]])
+    out = part(torch.zeros(1, 5, 3), SlotFacts(document, document, slot, sides={"a": rank}))
+    zero = torch.zeros(3)
+    assert torch.equal(out[0], torch.stack([part.rows[1], zero, part.rows[0], part.rows[1], zero]))
 
 
 def test_a_prompt_of_no_slots_is_refused():

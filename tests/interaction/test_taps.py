@@ -9,7 +9,9 @@ import torch
 from transformers import CLIPConfig, CLIPModel
 
 from omniloom.errors import ConfigError, ShapeError
-from omniloom.interaction.base import Moment
+from omniloom.interaction.base import Moment, SlotFacts
+from omniloom.interaction.deepstack import StackedRows
+from omniloom.interaction.taps import Placed
 from omniloom.model import Sampling, generate
 from omniloom.sequence import Packed, Plan, Text
 from omniloom.testing.doubles import tiny_language_model
@@ -184,6 +186,19 @@ def test_other_numbers_of_rows_than_the_items_own_are_refused(folder):
     model = model_with(folder, modalities=modalities_of(spec), a=spec)
     with pytest.raises(ShapeError, match=r"became 2 rows for sample 'a', whose item has 6"):
         model.hidden(model.planner.plan(SAMPLES[1]))
+
+
+@pytest.mark.parametrize("runs", [[0, 1, 2, 3, 4, 5], [2, 3, 4, 5], [0, 3, 5, 4]], ids=str)
+def test_rows_find_their_slots_where_only_some_of_a_plan_run(runs):
+    """One side of an encoder-decoder; its padding repeats a number, and is of no document."""
+    slot = torch.tensor([[*runs, 5]])
+    document = torch.zeros_like(slot)
+    document[0, -1] = -1
+    rows = torch.ones(2, 4) * torch.tensor([[1.0], [2.0]])
+    placed = Placed(rows, torch.tensor([0, 0]), torch.tensor([3, 5]))
+    facts = SlotFacts(document, document, slot, sides={"a": {0: placed}})
+    out = StackedRows("a", 0, gated=False)(torch.zeros(1, len(runs) + 1, 4), facts)
+    assert out[0, :, 0].tolist() == [{3: 1.0, 5: 2.0}.get(number, 0.0) for number in runs] + [0.0]
 
 
 # -- one slot replaced ------------------------------------------------------------------------------------------------

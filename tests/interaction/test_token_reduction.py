@@ -8,11 +8,10 @@ import torch
 from omniloom.errors import ConfigError
 from omniloom.interaction.base import Moment, SlotFacts
 from omniloom.interaction.token_reduction import RankedSlots, Reduction
-from omniloom.model import Sampling, generate
-from omniloom.sequence import Plan, Text
+from omniloom.sequence import Text
 from omniloom.testing.doubles import tiny_language_model
 from tests.examples import answered, asked, logits_of, media, write_example
-from tests.interaction.laws import decoded, model_with, reloaded, together
+from tests.interaction.laws import assert_decoding, model_with, reloaded, together
 
 SPEC = {"type": "token_reduction", "layers": [0, 1], "keep": 0.5, "least": 1}
 SAMPLES = [
@@ -124,11 +123,7 @@ def test_padded_and_packed_batches_are_what_their_samples_are_alone(folder):
 
 def test_answers_read_the_slots_that_their_question_chose(folder):
     model = model_with(folder, a=SPEC)
-    samples = [asked(*sample.turns[0].parts, name=str(number)) for number, sample in enumerate(SAMPLES)]
-    plans = [model.planner.plan(sample, ask=True) for sample in samples]
-    assert decoded(model, Plan.stack(plans), [7, 8, 9]) <= 1e-4
-    replies = generate(model, plans, Sampling(max_new=5))
-    assert [reply.ids for reply in replies] == [generate(model, [plan], Sampling(max_new=5))[0].ids for plan in plans]
+    assert_decoding(model, SAMPLES)
 
 
 def test_it_is_saved_as_an_option_without_weights_and_runs_in_bfloat16(folder, tmp_path):
