@@ -112,8 +112,8 @@ class Backbone(nn.Module, ABC):
         raise _no_door(self, "feed-forward")
 
     def hook_scores(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
-        """Put a module under `name` that watches a layer's self-attention: `hook(query, key, facts)` is told, before it
-        runs, the (B, H, L, d) queries, rotated and scaled, and the (B, G, T, d) keys of all slots, cached ones first."""
+        """Put a module under `name` that watches a layer's self-attention: `hook(query, key, facts)` is told, before
+        that runs, (B, H, L, d) queries, rotated and scaled, and (B, G, T, d) keys of all slots, cached ones first."""
         raise _no_door(self, "attention")
 
     def attention(self, layer: int) -> nn.Module:

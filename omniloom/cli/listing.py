@@ -50,7 +50,8 @@ def _parts(room: str) -> list[dict[str, Any]]:
     quiet_libraries()
     parts: list[dict[str, Any]] = []
     for name, target in names(room).items():
-        entry: dict[str, Any] = {"name": name, "target": target, "about": "", "sources": [], "options": [], "absent": ""}
+        entry: dict[str, Any] = {"name": name, "target": target, "about": "", "sources": [], "options": []}
+        entry["absent"] = ""
         try:
             part = find(room, name)
         except (ConfigError, MissingAssetError) as error:

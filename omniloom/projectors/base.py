@@ -32,9 +32,7 @@ class Context:
 
     def item(self, index: int) -> Context:
         """The same for one of the items alone."""
-        return replace(
-            self, instructions=self.instructions[index : index + 1], answers=self.answers[index : index + 1]
-        )
+        return replace(self, instructions=self.instructions[index : index + 1], answers=self.answers[index : index + 1])
 
 
 class Projector(nn.Module, ABC):

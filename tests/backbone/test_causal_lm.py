@@ -203,7 +203,8 @@ def test_weights_are_of_the_dtype_that_was_asked_for(tmp_path, dtype):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"dtype": "int8"}, "dtype is 'int8'"), ({"template": "jinja"}, "'chat', 'plain' or 'bare'")]
+    ("options", "message"),
+    [({"dtype": "int8"}, "dtype is 'int8'"), ({"template": "jinja"}, "'chat', 'plain' or 'bare'")],
 )
 def test_options_that_mean_nothing_are_refused(options, message):
     with pytest.raises(ConfigError, match=message):
