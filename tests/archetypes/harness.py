@@ -9,21 +9,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 import yaml
 from transformers import T5ForConditionalGeneration
 
-from omniloom import media
 from omniloom.backbone.base import CacheView
 from omniloom.config import RunConfig, check_parts, load_run
 from omniloom.config.rules import part_places
+from omniloom.config.table import ModalityConfig
 from omniloom.data.pipeline import Pipeline
 from omniloom.model import OmniModel, compose
 from omniloom.sequence import IGNORE, Item, Kind, Plan, Sample, Text, Turn
 from omniloom.testing.doubles import tiny_encoder_decoder, tiny_language_model, tiny_tokenizer
+from tests.archetypes.payloads import payload_of
 
 ANSWERS = "abc"
 # Nothing but marks of turns: role names would cost slots, byte by byte, and no system is told apart by them.
@@ -57,11 +57,15 @@ def save_tokenizer(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Archetype:
-    """`run`: keys of a run file beside its name and backbone; `asks`: for each question the modalities of its items;
-    `source`: the system and its paper. `forms`: modality -> how its payloads look (see `payload_of`). `models`: name of a
-    folder beside the run -> what writes a tiny published model into it. `train`: globs; none: all but the backbone.
-    `backbone`: writes another language model into the folder it is given. `options`: of the backbone in the run.
-    `unmoved`: globs over parameters that training cannot reach, with the reason beside them."""
+    """A published system in small.
+
+    `source`: the system and its paper. `run`: keys of a run file beside its name and backbone. `asks`: for each
+    question the modalities of its items. `forms`: modality -> how its payloads look (see `payload_of`). `models`: name
+    of a folder beside the run -> what writes a tiny published model into it. `train`: globs; none: all but the
+    backbone. `backbone`: writes another language model into the folder it is given. `options`: of the backbone in the
+    run. `unmoved`: globs over parameters that training cannot reach, with the reason beside them. `is_clip`: the items
+    of a question are of one recording.
+    """
 
     name: str
     source: str
@@ -75,6 +79,7 @@ class Archetype:
     backbone: Callable[[Path], Any] = language_model
     options: Mapping[str, Any] = field(default_factory=dict)
     unmoved: Sequence[str] = ()
+    is_clip: bool = False
 
     def parts(self) -> set[tuple[str, str]]:
         """(room, name) of every part it uses, those that parts are made of included."""
@@ -110,13 +115,16 @@ class Archetype:
         found = []
         for number, modalities in enumerate(self.asks):
             for index, answer in enumerate(ANSWERS):
-                items = tuple(
-                    Item(name, payload_of(config.modalities[name].payload, index, **self.forms.get(name, {})))
-                    for name in modalities
-                )
+                items = tuple(self._item(name, config.modalities[name], index) for name in modalities)
                 turns = (Turn("user", (*items, Text("?"))), Turn("assistant", (Text(answer),)))
                 found.append(Sample(f"{number}-{index}", turns))
         return found
+
+    def _item(self, name: str, row: ModalityConfig, index: int) -> Item:
+        """Encoded, or as codes where there is no input."""
+        payload = payload_of(row.payload, index, **self.forms.get(name, {}))
+        role: Literal["in", "out"] = "out" if row.in_ is None and row.split is None else "in"
+        return Item(name, payload, role=role, clip="clip" if self.is_clip else None)
 
 
 def _parts_of(room: str, spec: Any) -> Iterator[tuple[str, str]]:
@@ -131,56 +139,6 @@ def _parts_of(room: str, spec: Any) -> Iterator[tuple[str, str]]:
             for item in value if isinstance(value, list) else [value]:
                 if inner is not None:
                     yield from _parts_of(inner, item)
-
-
-def payload_of(kind: str, index: int, **form: Any) -> media.Payload:
-    """A payload whose contents differ plainly with its number, and whose size does unless `same_size`.
-
-    Forms: `channels` (series, map), `features` (points), `seconds` (audio), `frames` (video), `sound` (video), `rate_hz`,
-    `steps` (series), `objects` (points: the last feature numbers the object).
-    """
-    rng = np.random.default_rng(17 + index)
-    longer = 0 if form.get("same_size") else index % 2
-    if kind == "image":
-        return media.Image(_pixels(rng, index, (24, 24 + 8 * longer)))
-    if kind == "video":
-        count = form.get("frames", 4) + 2 * longer
-        frames = np.stack([_pixels(rng, index, (24, 24)) for _ in range(count)])
-        times = np.arange(count) / form.get("rate_hz", 2.0)
-        sound = _sound(rng, index, count / form.get("rate_hz", 2.0)) if form.get("sound") else None
-        return media.Video(frames, times, sound)
-    if kind == "audio":
-        return _sound(rng, index, form.get("seconds", 0.4) * (1 + 0.5 * longer))
-    if kind == "points":
-        count = form.get("points", 24) + 6 * longer
-        xyz = rng.normal(0, 1, (count, 3)) * np.roll([1.5, 0.5, 0.1], index)
-        features = rng.normal(index, 0.1, (count, form.get("features", 0)))
-        if form.get("objects"):
-            number = np.arange(count)[:, None] % form["objects"]
-            features = np.concatenate([features, number], 1)
-            xyz = xyz * 0.2 + np.concatenate([number, number * (index - 1), 0 * number], 1)
-        return media.Points(xyz.astype(np.float32), features.astype(np.float32))
-    steps = form.get("steps", 24) + 8 * longer
-    channels = form.get("channels", 2)
-    if kind == "series":
-        waves = np.sin((index + 1) * 0.4 * np.arange(steps)[:, None] + np.arange(channels))
-        values = waves + index - 1 + rng.normal(0, 0.05, (steps, channels))
-        return media.Series(values.astype(np.float32), form.get("rate_hz", 50.0))
-    if kind == "map":
-        ramp = np.linspace(0, index + 1, 24)[None, None] + rng.normal(0, 0.05, (channels, 24, 24))
-        return media.Map(ramp.astype(np.float32))
-    raise AssertionError(f"no payload of kind {kind!r} here")
-
-
-def _pixels(rng: np.random.Generator, index: int, size: tuple[int, int]) -> np.ndarray:
-    colour = np.roll([220, 60, 20], index)
-    return np.clip(colour + rng.integers(-20, 20, (*size, 3)), 0, 255).astype(np.uint8)
-
-
-def _sound(rng: np.random.Generator, index: int, seconds: float) -> media.Audio:
-    time = np.arange(int(16000 * seconds)) / 16000
-    wave = 0.4 * np.sin(2 * np.pi * (250.0 * 3**index) * time) + rng.normal(0, 0.01, time.size)
-    return media.Audio(wave.astype(np.float32)[None], 16000)
 
 
 class Trial:

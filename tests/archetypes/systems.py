@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.archetypes import (
     systems_fused,
     systems_inside,
+    systems_mixed,
     systems_queries,
     systems_qwen,
     systems_simple,
@@ -18,4 +19,5 @@ SYSTEMS = [
     *systems_inside.SYSTEMS,
     *systems_qwen.SYSTEMS,
     *systems_fused.SYSTEMS,
+    *systems_mixed.SYSTEMS,
 ]

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from tests.archetypes.blocks import (
     BANK,
     BEATS,
+    CLOUD,
     FRAMES,
     IMAGE,
     JOINT,
@@ -17,7 +18,6 @@ from tests.archetypes.blocks import (
     JOINT_SOUND,
     MEL,
     POINTS,
-    CLOUD,
     QUERIES,
     SHORT,
     SOUND,
@@ -73,8 +73,8 @@ SYSTEMS = [
     ),
     Archetype(
         "ImageBind-LLM",
-        "directions of a joint space near those of pictures seen before, a bind network, weighted together; biases and "
-        "LoRA, ImageBind-LLM (arXiv:2309.03905)",
+        "directions of a joint space near those of pictures seen before, a bind network, weighted together; "
+        "biases and LoRA, ImageBind-LLM (arXiv:2309.03905)",
         {
             "adapters": {
                 "reads": {"type": "gated_attention", "inputs": ["image", "sound"]},
@@ -105,8 +105,8 @@ SYSTEMS = [
     ),
     Archetype(
         "FAVOR",
-        "channels of what is seen and heard at one moment side by side, a causal Q-Former over windows of time, FAVOR "
-        "(arXiv:2310.05863)",
+        "channels of what is seen and heard at one moment side by side, a causal Q-Former over windows of time, "
+        "FAVOR (arXiv:2310.05863)",
         {
             "fusers": {
                 "moments": {
@@ -127,8 +127,8 @@ SYSTEMS = [
     ),
     Archetype(
         "video-SALMONN",
-        "three streams of channels, pictures, speech and other sound, by one causal Q-Former at several resolutions, "
-        "video-SALMONN (arXiv:2406.15704)",
+        "three streams of channels, pictures, speech and other sound, by one causal Q-Former at several "
+        "resolutions, video-SALMONN (arXiv:2406.15704)",
         {
             "fusers": {
                 "streams": {
@@ -213,8 +213,8 @@ SYSTEMS = [
     ),
     Archetype(
         "Meerkat",
-        "rows of a picture that read those of its sound, Meerkat (arXiv:2407.01851); its losses on attention are not "
-        "part of this",
+        "rows of a picture that read those of its sound, Meerkat (arXiv:2407.01851); its losses on attention are "
+        "not part of this",
         {
             "fusers": {
                 "listening": {"type": "cross", "inputs": ["image", "sound"], "width": 16, "heads": 2, "keep": ["sound"]}

@@ -9,10 +9,8 @@ from tests.archetypes.blocks import (
     BANK,
     BEATS,
     CLOUD,
-    FRAMES,
     IMAGE,
     MEL,
-    MOTION,
     POINTS,
     QUERIES,
     SHORT,
@@ -38,8 +36,8 @@ def deeper(folder: Path) -> None:
 SYSTEMS = [
     Archetype(
         "eP-ALM",
-        "class tokens of the last layers of ViT, TimeSformer and AST replace one slot in the upper layers; connectors "
-        "and a soft prompt alone are trained, eP-ALM (arXiv:2303.11403)",
+        "class tokens of the last layers of ViT, TimeSformer and AST replace one slot in the upper layers; "
+        "connectors and a soft prompt alone are trained, eP-ALM (arXiv:2303.11403)",
         {
             "adapters": {
                 "connectors": {
@@ -74,8 +72,8 @@ SYSTEMS = [
     ),
     Archetype(
         "Flamingo",
-        "a resampler's rows read by gated cross-attention in front of every few layers, Flamingo (arXiv:2204.14198), as "
-        "the survey's injections go back to it",
+        "a resampler's rows read by gated cross-attention in front of every few layers, Flamingo "
+        "(arXiv:2204.14198), as the survey's injections go back to it",
         {
             "adapters": {"reads": {"type": "cross_attention", "inputs": ["image", "clip"], "every": 2, "heads": 2}},
             "modalities": {
@@ -120,8 +118,8 @@ SYSTEMS = [
     ),
     Archetype(
         "TVL-LLaMA",
-        "touch and pictures by one map and a bind network, added to every layer by zero-gated attention, TVL-LLaMA "
-        "(arXiv:2402.13232)",
+        "touch and pictures by one map and a bind network, added to every layer by zero-gated attention, TVL- "
+        "LLaMA (arXiv:2402.13232)",
         {
             "adapters": {"touching": {"type": "gated_attention", "inputs": ["image", "touch"]}},
             "components": {"bind": {"room": "projectors", **RESIDUAL}},
@@ -138,8 +136,8 @@ SYSTEMS = [
     ),
     Archetype(
         "MuMu-LLaMA",
-        "a block of layers for each modality: music by a mixture of all layers of its encoder, pictures by ViT, clips by "
-        "ViViT, MuMu-LLaMA (arXiv:2412.06660)",
+        "a block of layers for each modality: music by a mixture of all layers of its encoder, pictures by ViT, "
+        "clips by ViViT, MuMu-LLaMA (arXiv:2412.06660)",
         {
             "adapters": {
                 "blocks": {
@@ -184,8 +182,8 @@ SYSTEMS = [
     ),
     Archetype(
         "Uni-MoE",
-        "experts in the place of feed-forwards; an MLP for pictures, a Q-Former and a linear map for sounds, Uni-MoE "
-        "(arXiv:2405.11273)",
+        "experts in the place of feed-forwards; an MLP for pictures, a Q-Former and a linear map for sounds, Uni- "
+        "MoE (arXiv:2405.11273)",
         {
             "adapters": {
                 "experts": {"type": "moe_ffn", "experts": 3, "top_k": 2},
@@ -224,8 +222,8 @@ SYSTEMS = [
     ),
     Archetype(
         "Phi-4-Multimodal",
-        "an adapter of the language model for conversations with pictures and one for those with speech, its base never "
-        "changed, Phi-4-Multimodal (arXiv:2503.01743)",
+        "an adapter of the language model for conversations with pictures and one for those with speech, its base "
+        "never changed, Phi-4-Multimodal (arXiv:2503.01743)",
         {
             "adapters": {
                 "vision_lora": {**LORA, "routes": ["image"], "when": "document"},
@@ -247,8 +245,8 @@ SYSTEMS = [
     ),
     Archetype(
         "DAMC",
-        "language models tuned for one modality each, composed: the adapters of each modality on its slots, those of text "
-        "merged with coefficients, Model Composition (arXiv:2402.12750)",
+        "language models tuned for one modality each, composed: the adapters of each modality on its slots, those "
+        "of text merged with coefficients, Model Composition (arXiv:2402.12750)",
         {
             "adapters": {
                 "image_lora": {**LORA, "routes": ["image"]},

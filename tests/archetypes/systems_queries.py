@@ -56,8 +56,8 @@ SYSTEMS = [
     ),
     Archetype(
         "ChatBridge",
-        "one BLIP-2 Q-Former for pictures, clips and sounds, with queries of each and positions of frames, ChatBridge "
-        "(arXiv:2305.16103)",
+        "one BLIP-2 Q-Former for pictures, clips and sounds, with queries of each and positions of frames, "
+        "ChatBridge (arXiv:2305.16103)",
         {
             "components": {
                 "perceiver": {

@@ -113,8 +113,8 @@ def _row(payload: str, processor: dict[str, Any]) -> dict[str, Any]:
 SYSTEMS = [
     Archetype(
         "Qwen2-VL",
-        "pictures and clips at native size, four patches merged into one, positions of time, height and width, Qwen2-VL "
-        "(arXiv:2409.12191)",
+        "pictures and clips at native size, four patches merged into one, positions of time, height and width, "
+        "Qwen2-VL (arXiv:2409.12191)",
         {
             "context": {"positions": "mrope"},
             "components": _seen({"type": "merge"}),
@@ -127,8 +127,8 @@ SYSTEMS = [
     ),
     Archetype(
         "Qwen2.5-Omni",
-        "two seconds of frames, then two of sound, on one clock of positions, Qwen2.5-Omni (arXiv:2503.20215); the talker "
-        "is not part of this",
+        "two seconds of frames, then two of sound, on one clock of positions, Qwen2.5-Omni (arXiv:2503.20215); "
+        "the talker is not part of this",
         {
             "context": {"positions": "tmrope", "interleave": {"type": "chunks", "every_s": 2.0}},
             "components": _seen({"type": "merge", "norm": "rms"}),
@@ -146,8 +146,8 @@ SYSTEMS = [
     ),
     Archetype(
         "Qwen3-Omni",
-        "inner layers of the vision tower added behind the first layers of a mixture of experts, sound twelve and a half "
-        "rows a second, Qwen3-Omni (arXiv:2509.17765); the talker is not part of this",
+        "inner layers of the vision tower added behind the first layers of a mixture of experts, sound twelve and "
+        "a half rows a second, Qwen3-Omni (arXiv:2509.17765); the talker is not part of this",
         {
             "context": {"positions": {"type": "tmrope", "rate_hz": 12.5}},
             "adapters": {

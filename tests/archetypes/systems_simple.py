@@ -1,20 +1,13 @@
-"""Systems of rows at the input: one branch a modality, pooled, stacked or queried; clips on one clock."""
+"""Systems of rows at the input: one branch a modality, pooled, stacked or resampled; clips on one clock."""
 
 from __future__ import annotations
 
+from tests.archetypes.blocks import FRAMES, IMAGE, MEL, SOUND, VIT, row
 from tests.archetypes.harness import Archetype
 
-VIT = {"type": "patch_vit", "patch_px": 8, "width": 32, "depth": 1, "heads": 2}
-MEL = {"type": "log_mel_conv", "num_mels": 16, "width": 32, "depth": 1, "heads": 2, "conv_width": 8}
-IMAGE = {"type": "image", "size_px": 16}
-SOUND = {"type": "log_mel", "num_mels": 16}
-FRAMES = {"type": "video", "frames": 8, "rate_hz": 2.0, "size_px": 16}
-
-
-def row(payload: str, processor: object, encoder: object, projector: object, **more: object) -> dict[str, object]:
-    """A row of the table of modalities that comes in."""
-    return {"payload": payload, "in": {"processor": processor, "encoder": encoder, "projector": projector, **more}}
-
+TILES = {"type": "tiles", "rule": "area", "size_px": 16, "max_tiles": 4}
+FEATURES = {"type": "identity", "width": 8}
+RESAMPLER = {"type": "perceiver", "latents": 4, "width": 32, "depth": 1, "heads": 2}
 
 SYSTEMS = [
     Archetype(
@@ -35,31 +28,34 @@ SYSTEMS = [
     ),
     Archetype(
         "MiniCPM-o",
-        "chunks of one second, frames before sound, MiniCPM-o; a resampler of frames, sound stacked by five",
+        "chunks of one second, frames before sound; tiles by area through a resampler, sound stacked by five, "
+        "MiniCPM-o 2.6 (2025) after MiniCPM-V (arXiv:2408.01800)",
         {
             "context": {"interleave": {"type": "chunks", "every_s": 1.0}},
             "modalities": {
+                "image": row("image", TILES, VIT, RESAMPLER),
                 "frames": row("video", FRAMES, VIT, "mlp"),
                 "sound": row("audio", SOUND, MEL, [{"type": "stack", "factor": 5}, "linear"]),
                 "clip": {"payload": "video", "split": ["frames", "sound"]},
             },
         },
-        asks=[("clip",), ("frames",), ("sound",)],
-        forms={"clip": {"sound": True}},
+        asks=[("clip",), ("image",), ("sound",)],
+        forms={"clip": {"frames": 2, "sound": True}},
     ),
     Archetype(
         "AVicuna",
-        "rows of sound put evenly between rows of video, AVicuna (arXiv:2403.16276)",
+        "features of frames and sounds computed elsewhere, those of sound put evenly between those of frames, "
+        "AVicuna (arXiv:2403.16276)",
         {
             "context": {"interleave": "even"},
             "modalities": {
-                "frames": row("video", FRAMES, VIT, [{"type": "pool", "tokens": 6}, "mlp"]),
-                "sound": row("audio", SOUND, MEL, [{"type": "pool", "tokens": 2}, "mlp"]),
-                "clip": {"payload": "video", "split": ["frames", "sound"]},
+                "frames": row("series", "features", FEATURES, [{"type": "pool", "tokens": 6}, "mlp"]),
+                "sound": row("series", "features", FEATURES, [{"type": "pool", "tokens": 2}, "mlp"]),
             },
         },
-        asks=[("clip",), ("sound",)],
-        forms={"clip": {"sound": True}},
+        asks=[("frames",), ("sound",), ("frames", "sound")],
+        forms={"frames": {"channels": 8}, "sound": {"channels": 8}},
+        is_clip=True,
     ),
     Archetype(
         "AnyMAL",
@@ -67,9 +63,7 @@ SYSTEMS = [
         {
             "context": {"interleave": "in_order"},
             "modalities": {
-                "image": row(
-                    "image", IMAGE, VIT, {"type": "perceiver", "latents": 4, "width": 32, "depth": 1, "heads": 2}
-                ),
+                "image": row("image", IMAGE, VIT, RESAMPLER),
                 "motion": row(
                     "series", "series", {"type": "series_conv", "channels": 2, "width": 32, "stride": 8}, "linear"
                 ),

@@ -1,4 +1,4 @@
-"""Systems whose pictures and clips keep their place: tiles, grids, pooled, merged or convolved before the language model."""
+"""Systems whose pictures and clips keep their place: tiles and grids, pooled, merged or convolved."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ CLIP = {"frames": 4, "rate_hz": 2.0}
 SYSTEMS = [
     Archetype(
         "LLaVA-NeXT",
-        "tiles of the size that keeps most of the picture, CLIP's last layer but one, an MLP, and newlines behind lines "
-        "of tiles, LLaVA-NeXT (2024) after LLaVA-1.5 (arXiv:2310.03744)",
+        "tiles of the size that keeps most of the picture, CLIP's last layer but one, an MLP, and newlines behind "
+        "lines of tiles, LLaVA-NeXT (2024) after LLaVA-1.5 (arXiv:2310.03744)",
         {
             "modalities": {
                 "image": row(
@@ -56,7 +56,8 @@ SYSTEMS = [
     ),
     Archetype(
         "VideoLLaMA2",
-        "frames convolved in space and time before the language model, BEATs with an MLP, VideoLLaMA2 (arXiv:2406.07476)",
+        "frames convolved in space and time before the language model, BEATs with an MLP, VideoLLaMA2 "
+        "(arXiv:2406.07476)",
         {
             "context": {"interleave": "in_order"},
             "modalities": {
@@ -75,8 +76,9 @@ SYSTEMS = [
     ),
     Archetype(
         "EMOVA",
-        "a large picture in tiles, each abstracted by convolutions to a small grid, EMOVA (arXiv:2409.18042) after "
-        "Honeybee (arXiv:2312.06742); its discrete speech is text to the language model and not part of this",
+        "a large picture in tiles, each abstracted by convolutions to a small grid, EMOVA (arXiv:2409.18042) "
+        "after Honeybee (arXiv:2312.06742); its discrete speech is text to the language model and not part of "
+        "this",
         {
             "modalities": {
                 "image": row(
