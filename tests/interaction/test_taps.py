@@ -12,11 +12,10 @@ from omniloom.errors import ConfigError, ShapeError
 from omniloom.interaction.base import Moment, SlotFacts
 from omniloom.interaction.deepstack import StackedRows
 from omniloom.interaction.taps import Placed
-from omniloom.model import Sampling, generate
 from omniloom.sequence import Packed, Plan, Text
 from omniloom.testing.doubles import tiny_language_model
 from tests.examples import answered, asked, example_values, logits_of, media, write_example
-from tests.interaction.laws import decoded, model_with, reloaded, stir, together
+from tests.interaction.laws import assert_decoding, model_with, reloaded, stir, together
 
 STACKED = {"type": "deepstack", "inputs": ["image"], "taps": {0: 0, 1: 2}}
 INJECTED = {"type": "token_injection", "inputs": ["image"], "taps": {1: 2}}
@@ -101,11 +100,7 @@ def test_padded_and_packed_batches_are_what_their_samples_are_alone(adapted):
 
 
 def test_decoding_with_the_cache_is_the_whole_pass_again(adapted):
-    samples = [asked(*sample.turns[0].parts, name=str(number)) for number, sample in enumerate(SAMPLES)]
-    plans = [adapted.planner.plan(sample, ask=True) for sample in samples]
-    assert decoded(adapted, Plan.stack(plans), [7, 8, 9]) <= 1e-4
-    replies = generate(adapted, plans, Sampling(max_new=5))
-    assert [reply.ids for reply in replies] == [generate(adapted, [plan], Sampling(max_new=5))[0].ids for plan in plans]
+    assert_decoding(adapted, SAMPLES)
 
 
 def test_gradients_reach_every_parameter_of_the_adapter_and_none_beside(adapted):
