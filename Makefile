@@ -30,7 +30,7 @@ quickstart: $(READY)
 	$(BIN)/omniloom quickstart
 
 test: $(READY)
-	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not proof"
+	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not proof" -n auto --dist loadgroup
 
 proof: $(READY)
 	$(QUIET) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m proof

@@ -28,6 +28,15 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
+def pytest_collection_modifyitems(items):
+    """Workers take whole files, for what a file prepares once; of the archetypes, each system by itself."""
+    for item in items:
+        group, callspec = item.location[0], getattr(item, "callspec", None)
+        if "trial" in item.fixturenames and callspec is not None:
+            group = callspec.id
+        item.add_marker(pytest.mark.xdist_group(name=group))
+
+
 @pytest.fixture(autouse=True)
 def _as_it_was():
     """Training pins threads and kernels; the next test must not notice."""
