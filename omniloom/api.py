@@ -91,8 +91,9 @@ class Omni:
 
         `messages` is either the parts of one question in any order - text, paths, payloads of `omniloom.media`,
         `{"type": MODALITY, "path": ...}` - or whole messages `{"role": ..., "content": text or parts}`. A bare path
-        or payload is given to the one modality that reads its kind. `outputs`: modalities the answer may hold beside
-        text; None allows what the model learned to say itself, and a text-based one must be named here.
+        or payload is given to the modality of its kind's name, or to the one that reads its kind. `outputs`: modalities
+        the answer may hold beside text; None allows what the model learned to say itself, and a text-based one must be
+        named here.
 
         Raises:
             ConfigError: an item or output that this model has no modality for. MediaError: a medium it cannot read.
@@ -191,6 +192,8 @@ class Omni:
 
     def _modality_of_kind(self, kind: str) -> str:
         fitting = [name for name, row in self.model.rows.items() if row.input is not None and row.payload_kind == kind]
+        if kind in fitting:
+            return kind
         if len(fitting) != 1:
             which = f"several read it ({', '.join(fitting)})" if fitting else "none of its modalities reads it"
             raise ConfigError(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -42,7 +42,7 @@ class Spelling:
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self._spans: dict[str, tuple[int, ...]] = {}
+        self._known: dict[tuple[str, str], tuple[int, ...]] = {}
         # A tokenizer splits its special tokens on demand, but not the other tokens that were added to it, such as
         # `</think>`. Cut behind its first character, one of these is the text it looks like.
         added = sorted(tokenizer.get_added_vocab(), key=len, reverse=True)
@@ -55,15 +55,15 @@ class Spelling:
 
     def words(self, text: str) -> tuple[int, ...]:
         """The ids of a text by itself; special tokens written in it are text."""
-        if text not in self._spans:
-            if len(self._spans) > _MOST_KEPT:
-                self._spans.clear()
-            self._spans[text] = tuple(token for piece in self._cut(text) for token in _ids(self.tokenizer, piece))
-        return self._spans[text]
+        return self._kept(
+            "words", text, lambda: tuple(token for piece in self._cut(text) for token in _ids(self.tokenizer, piece))
+        )
 
     def scaffold(self, text: str) -> tuple[int, ...]:
         """The ids of a text by itself; special tokens written in it are special."""
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"]) if text else ()
+        if not text:
+            return ()
+        return self._kept("scaffold", text, lambda: _ids(self.tokenizer, text, has_specials=True))
 
     def spoken(self, text: str, edge: Edge, *, keeps_spaces: bool = False) -> tuple[int, ...]:
         """The ids of words behind `edge`, which moves on; special tokens written in them are text. `keeps_spaces`:
@@ -107,7 +107,14 @@ class Spelling:
         if has_space and (self._is_forced or not text.startswith(" ")):
             text = " " + text
         edge.is_start = edge.is_cut = False
-        return _ids(self._bare, text)
+        return self._kept("bare", text, lambda: _ids(self._bare, text))
+
+    def _kept(self, way: str, text: str, make: Callable[[], tuple[int, ...]]) -> tuple[int, ...]:
+        if (way, text) not in self._known:
+            if len(self._known) > _MOST_KEPT:
+                self._known.clear()
+            self._known[way, text] = make()
+        return self._known[way, text]
 
     def _cut(self, text: str) -> list[str]:
         cuts = [0, *(match.start() + 1 for match in self._control.finditer(text)), len(text)]
@@ -125,8 +132,8 @@ class Spelling:
             yield text[start:], False
 
 
-def _ids(tokenizer: Any, text: str) -> tuple[int, ...]:
-    return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
+def _ids(tokenizer: Any, text: str, *, has_specials: bool = False) -> tuple[int, ...]:
+    return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=not has_specials)["input_ids"])
 
 
 def _without_space(tokenizer: Any) -> tuple[Any, str, bool]:

@@ -11,7 +11,7 @@ __all__ = ["blip"]
 
 
 def blip(source: Source) -> Published:
-    """The rows of the queries, and then what is said, with nothing around it.
+    """BLIP-2 and InstructBLIP: the rows of the queries, and then what is said, with nothing around it.
 
     InstructBLIP's Q-Former reads the text of the picture's own turn too.
     """

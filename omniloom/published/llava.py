@@ -50,8 +50,10 @@ def llava_next(source: Source) -> Published:
 
 
 def llava_onevision(source: Source) -> Published:
-    """LLaVA-OneVision. The row `image` is a picture alone in its conversation, in tiles; `images` is one of several,
-    each whole; `video` is a clip whose frames are pooled.
+    """LLaVA-OneVision: pictures in tiles, several pictures, clips.
+
+    The row `image` is a picture alone in its conversation; `images` is one of several, each whole; `video` is a clip
+    whose frames are pooled.
 
     Raises:
         ConfigError: as `llava`.

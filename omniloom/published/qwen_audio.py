@@ -11,7 +11,7 @@ __all__ = ["qwen2_audio"]
 
 
 def qwen2_audio(source: Source) -> Published:
-    """One row per 40 ms. A longer sound is refused; the published processor cuts it at 30 s."""
+    """Qwen2-Audio: one row per 40 ms. A sound of over 30 s is refused, where the published processor cuts it."""
     return Published(
         [
             Row(

@@ -14,7 +14,10 @@ _LONGEST_S = 300.0
 
 
 def qwen2_5_omni(source: Source) -> Published:
-    """What it hears and sees. The row `movie` is a clip with its sound, in chunks of time; `video` is one without."""
+    """Qwen2.5-Omni's thinker: what it sees and hears.
+
+    The row `movie` is a clip with its sound, in chunks of time; `video` is one without.
+    """
     config = source.config
     sound = Row(
         "audio",

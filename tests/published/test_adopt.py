@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import omniloom
 from omniloom.checkpoint import adopt, load_model, read_manifest
-from omniloom.errors import CheckpointError, ConfigError
+from omniloom.errors import CheckpointError, ConfigError, MissingAssetError
 from omniloom.train import train
 from tests.published.models import picture, stirred, write
 from tests.published.test_llava import PROCESSOR, TEMPLATE, config
@@ -98,6 +98,20 @@ def test_its_projector_trains_on_and_the_rest_stays_as_published(home, tmp_path)
     for name, tensors in before.items():
         is_same = all(torch.equal(value, after[name][key]) for key, value in tensors.items())
         assert is_same == (name != "image/projector")
+
+
+def test_a_model_whose_weights_lie_in_parts_is_taken_over_as_well(home, tmp_path):
+    theirs = transformers.LlavaForConditionalGeneration.from_pretrained(home / "llava")
+    shutil.copytree(home / "llava", tmp_path / "parts", ignore=shutil.ignore_patterns("*.safetensors"))
+    theirs.save_pretrained(tmp_path / "parts", max_shard_size="40KB")
+    assert len(list((tmp_path / "parts").glob("model-*.safetensors"))) > 1
+    whole, _ = load_model(home / "runs" / "mine")
+    parts, _ = load_model(adopt(str(tmp_path / "parts"), tmp_path / "run"))
+    for name, values in whole.components().items():
+        assert all(torch.equal(value, parts.components()[name][key]) for key, value in values.items())
+    (tmp_path / "parts" / "model.safetensors.index.json").unlink()
+    with pytest.raises(MissingAssetError):
+        adopt(str(tmp_path / "parts"), tmp_path / "other")
 
 
 def test_a_folder_that_is_there_is_left_alone(home):

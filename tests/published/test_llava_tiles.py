@@ -6,7 +6,9 @@ import pytest
 import torch
 import transformers
 
+from omniloom.api import Omni
 from omniloom.checkpoint import adopt, load_model
+from omniloom.data.engine import Engine
 from omniloom.sequence import Item, Plan
 from tests.published.models import (
     FIRST_SPECIAL,
@@ -155,3 +157,8 @@ def test_greedy_answers_are_those_of_generate(pair):
     theirs, model, samples = pair
     plans = plans_of(model, samples)
     assert_answers(theirs, model, plans, list(map(inputs_of, plans, samples)))
+
+
+def test_a_picture_without_a_name_is_given_to_the_row_of_its_kinds_name(pair):
+    omni = Omni(Engine(pair[1]), None)
+    assert omni.turns([image(1).payload, "What?"])[0].parts[0].modality == "image"
