@@ -38,7 +38,7 @@ class Edge:
 
 
 class Spelling:
-    """The spelling of one tokenizer. `has_care`: whether it adds spaces, so that spans depend on what is before."""
+    """The spelling of one tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -51,6 +51,7 @@ class Spelling:
 
     @property
     def has_care(self) -> bool:
+        """Whether the tokenizer adds spaces, so that the ids of a span depend on what is before it."""
         return self._scheme != "never"
 
     def words(self, text: str) -> tuple[int, ...]:
