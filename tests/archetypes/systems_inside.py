@@ -9,6 +9,7 @@ from tests.archetypes.blocks import (
     BANK,
     BEATS,
     CLOUD,
+    FRAMES,
     IMAGE,
     MEL,
     POINTS,
@@ -118,8 +119,8 @@ SYSTEMS = [
     ),
     Archetype(
         "TVL-LLaMA",
-        "touch and pictures by one map and a bind network, added to every layer by zero-gated attention, TVL- "
-        "LLaMA (arXiv:2402.13232)",
+        "touch and pictures by one map and a bind network, added to every layer by zero-gated attention, "
+        "TVL-LLaMA (arXiv:2402.13232)",
         {
             "adapters": {"touching": {"type": "gated_attention", "inputs": ["image", "touch"]}},
             "components": {"bind": {"room": "projectors", **RESIDUAL}},
@@ -182,8 +183,8 @@ SYSTEMS = [
     ),
     Archetype(
         "Uni-MoE",
-        "experts in the place of feed-forwards; an MLP for pictures, a Q-Former and a linear map for sounds, Uni- "
-        "MoE (arXiv:2405.11273)",
+        "experts in the place of feed-forwards; an MLP for pictures, a Q-Former and a linear map for sounds, "
+        "Uni-MoE (arXiv:2405.11273)",
         {
             "adapters": {
                 "experts": {"type": "moe_ffn", "experts": 3, "top_k": 2},
@@ -205,6 +206,60 @@ SYSTEMS = [
         asks=[("image",), ("sound",), ("speech",), ("image", "speech")],
         forms={"sound": SHORT, "speech": SHORT},
         models=tiny("clip", "whisper"),
+    ),
+    Archetype(
+        "Uni-MoE-2.0-Omni",
+        "as many experts as reach a share of the router together, some shared, some that do nothing, those of "
+        "sound apart, Uni-MoE-2.0-Omni (arXiv:2511.12609)",
+        {
+            "adapters": {
+                "experts": {
+                    "type": "moe_ffn",
+                    "experts": 4,
+                    "top_p": 0.7,
+                    "shared": 1,
+                    "null": 1,
+                    "residual": True,
+                    "route": {"sound": [2, 3]},
+                }
+            },
+            "modalities": {
+                "image": row("image", hub("hub", "siglip"), hub("hub_vision", "siglip"), "mlp"),
+                "sound": row(
+                    "audio",
+                    hub("hub", "whisper", trim=True),
+                    hub("hub_speech", "whisper"),
+                    [{"type": "qformer", **QUERIES}, "linear"],
+                ),
+            },
+        },
+        asks=[("image",), ("sound",), ("image", "sound")],
+        forms={"sound": SHORT},
+        models=tiny("siglip", "whisper"),
+    ),
+    Archetype(
+        "Llama-AVSR",
+        "what is seen of lips and heard of a voice, rows stacked and mapped apart, adapters at queries and "
+        "values, Llama-AVSR (arXiv:2409.12319)",
+        {
+            "context": {"interleave": "in_order"},
+            "adapters": {"lora": {**LORA, "targets": ["*.q_proj", "*.v_proj"]}},
+            "modalities": {
+                "lips": row(
+                    "video", FRAMES, VIT, [{"type": "stack", "factor": 4}, {"type": "mlp", "activation": "relu"}]
+                ),
+                "voice": row(
+                    "audio",
+                    hub("hub", "whisper", trim=True),
+                    hub("hub_speech", "whisper"),
+                    [{"type": "stack", "factor": 3}, {"type": "mlp", "activation": "relu"}],
+                ),
+                "speaker": {"payload": "video", "split": ["lips", "voice"]},
+            },
+        },
+        asks=[("speaker",), ("lips",), ("voice",)],
+        forms={"speaker": {"frames": 1, "rate_hz": 8.0, "sound": True}, "lips": {"frames": 2}, "voice": SHORT},
+        models=tiny("whisper"),
     ),
     Archetype(
         "Octavius",
@@ -246,7 +301,7 @@ SYSTEMS = [
     Archetype(
         "DAMC",
         "language models tuned for one modality each, composed: the adapters of each modality on its slots, those "
-        "of text merged with coefficients, Model Composition (arXiv:2402.12750)",
+        "of text merged with coefficients, DAMC of Model Composition (arXiv:2402.12750)",
         {
             "adapters": {
                 "image_lora": {**LORA, "routes": ["image"]},

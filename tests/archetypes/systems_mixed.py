@@ -27,6 +27,10 @@ from tests.archetypes.harness import Archetype, encoder_decoder
 TRUNK = [{"component": "trunk"}, {"component": "upm"}, {"component": "ends"}]
 STEM = {"type": "stem", "width": 16, "kernel": 8, "size": [16, 16]}
 MIX = {"type": "soft_moe", "queries": 3, "experts": 2, "width": 16, "depth": 1, "heads": 2}
+DRAWING = {
+    "payload": "image",
+    "out": {"codec": {"type": "image_fsq", "size_px": 8, "grid": 2, "levels": [8, 8, 8], "width": 16}},
+}
 GROUPS = {"type": "groups", "groups": [3], "depths": [1, 0], "width": 16, "heads": 2}
 WINDOWS = {"type": "window_qformer", "queries": 2, "width": 16, "depth": 1, "heads": 2, "causal": False}
 JOINED = {"tokens": "patches"}
@@ -140,15 +144,20 @@ SYSTEMS = [
         {
             "adapters": {"lora": {"type": "lora", "rank": 4}},
             "modalities": {
-                "drawing": {
-                    "payload": "image",
-                    "out": {"codec": {"type": "image_fsq", "size_px": 8, "grid": 2, "levels": [8, 8, 8], "width": 16}},
-                },
+                "drawing": DRAWING,
                 "sound": row("audio", SOUND, MEL, "mlp"),
             },
         },
         asks=[("drawing",), ("drawing", "sound")],
         train=["vocab", "lora", "sound/*"],
+    ),
+    Archetype(
+        "TEAL",
+        "pictures as codes, the language model frozen, rows of its own for them at its input and its head, TEAL "
+        "(arXiv:2311.04589)",
+        {"modalities": {"drawing": DRAWING}},
+        asks=[("drawing",), ("drawing", "drawing")],
+        train=["vocab"],
     ),
     Archetype(
         "Macaw-LLM",
@@ -171,6 +180,7 @@ SYSTEMS = [
                             "project": False,
                         },
                         {"type": "vocabulary", "heads": 1},
+                        "boundaries",
                     ],
                 ),
                 "sound": row(
@@ -189,6 +199,7 @@ SYSTEMS = [
                             "project": False,
                         },
                         {"type": "vocabulary", "heads": 1},
+                        "boundaries",
                     ],
                 ),
             }
@@ -236,6 +247,36 @@ SYSTEMS = [
         forms={"clip": {"frames": 2}, "sound": {"seconds": 0.3}, "heat": {"channels": 1}},
     ),
     Archetype(
+        "CoDi-2",
+        "vectors of a joint space by one MLP, anywhere among the words, CoDi-2 (arXiv:2311.18775); the features "
+        "that it says back are not part of this",
+        {
+            "adapters": {"lora": {"type": "lora", "rank": 4}},
+            "components": {"into": {"room": "projectors", "type": "mlp", "norm": False}},
+            "modalities": {
+                "image": row("image", IMAGE, JOINT_PICTURE, {"component": "into"}),
+                "sound": row("audio", SOUND_CLIPS, JOINT_SOUND, {"component": "into"}),
+            },
+        },
+        asks=[("image", "sound"), ("image", "image", "sound"), ("sound",)],
+        forms={"sound": {"seconds": 0.3}},
+    ),
+    Archetype(
+        "WorldGPT",
+        "vectors of one space, computed beforehand, by one linear map for all, WorldGPT (arXiv:2404.18202); the "
+        "states that it predicts are not part of this",
+        {
+            "adapters": {"lora": {"type": "lora", "rank": 4}},
+            "components": {"map": {"room": "projectors", "type": "linear"}},
+            "modalities": {
+                name: row("series", "features", {"type": "identity", "width": 12}, {"component": "map"})
+                for name in ("image", "clip", "sound")
+            },
+        },
+        asks=[("image",), ("clip", "sound"), ("sound",)],
+        forms={name: {"steps": 1, "channels": 12, "same_size": True} for name in ("image", "clip", "sound")},
+    ),
+    Archetype(
         "GroundingGPT",
         "an MLP for pictures, queries and a linear map for sounds and clips, regions and times as text, "
         "GroundingGPT (arXiv:2401.06071)",
@@ -280,8 +321,8 @@ SYSTEMS = [
     ),
     Archetype(
         "Emotion-LLaMA",
-        "several encoders of one face side by side, VideoMAE for what it does, HuBERT for its voice, Emotion- "
-        "LLaMA (arXiv:2406.11161)",
+        "several encoders of one face side by side, VideoMAE for what it does, HuBERT for its voice, "
+        "Emotion-LLaMA (arXiv:2406.11161)",
         {
             "adapters": {"lora": {"type": "lora", "rank": 4, "targets": ["*.q_proj", "*.v_proj"]}},
             "modalities": {

@@ -8,11 +8,13 @@ from tests.archetypes.blocks import (
     CLOUD,
     FRAMES,
     IMAGE,
+    JOINT_SOUND,
     MEL,
     POINTS,
     QUERIES,
     SHORT,
     SOUND,
+    SOUND_CLIPS,
     VIT,
     blip,
     hub,
@@ -118,12 +120,19 @@ SYSTEMS = [
         {
             "modalities": {
                 "image": row("image", PICTURE, EVA, hub("hub_qformer", "blip2", projection="new")),
-                "sound": row("audio", BANK, BEATS, [{"type": "qformer", **QUERIES}, "linear"]),
+                "sound": row(
+                    "audio",
+                    SOUND_CLIPS,
+                    {**JOINT_SOUND, "tokens": "patches"},
+                    [{"type": "qformer", **QUERIES}, "linear"],
+                ),
             }
         },
         asks=[("image",), ("sound",), ("image", "sound")],
-        forms={"sound": SHORT},
+        forms={"sound": {"seconds": 0.3}},
         models=blip("blip2"),
+        # ImageBind keeps its joint vector beside the rows; nobody reads it here.
+        unmoved=["sound/encoder.modality_heads.*"],
     ),
     Archetype(
         "X-InstructBLIP",

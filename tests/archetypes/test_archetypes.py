@@ -5,6 +5,7 @@ It learns from its media, and whatever way it is run, it says the same.
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 
 import pytest
@@ -18,6 +19,7 @@ from tests.archetypes.harness import Archetype, Trial, cached_logits, grown
 from tests.archetypes.systems import SYSTEMS
 
 ROOMS = ("processors", "encoders", "projectors", "fusers", "interaction", "positions", "interleavings", "backbones")
+PUBLISHED = re.compile(r"\(arXiv:\d{4}\.\d{5}\)|\(20\d\d\)")
 # Proven by the starter's own runs: their weights come out of packages.
 ELSEWHERE = {("encoders", "efficientnet_lite0")}
 
@@ -39,9 +41,10 @@ def test_every_part_is_used_by_a_published_system():
     assert not missing
 
 
-def test_names_of_systems_are_their_own():
+def test_systems_have_names_of_their_own_and_say_where_they_are_published():
     names = [archetype.name for archetype in SYSTEMS]
     assert len(set(names)) == len(names)
+    assert [one.name for one in SYSTEMS if one.name not in one.source or not PUBLISHED.search(one.source)] == []
 
 
 def test_it_learns_from_its_media_and_from_nothing_else(trial):
