@@ -77,7 +77,9 @@ def test_a_payload_passes_and_is_held_to_the_limits() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [depth_png, depth_tiff, lambda: npy(DEPTH), lambda: npz(values=DEPTH), lambda: DEPTH], ids=str
+    "make",
+    [depth_png, depth_tiff, lambda: npy(DEPTH), lambda: npz(values=DEPTH), lambda: DEPTH],
+    ids=["png", "tiff", "npy", "npz", "array"],
 )
 def test_the_limit_of_values_holds_for_every_source(make) -> None:
     assert load(make(), "map", limits=Limits(map_values=54)).values.size == 54
