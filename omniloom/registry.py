@@ -149,6 +149,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
     "licences": {"starter": "omniloom.starter:terms"},
     "modalities": {},
     "published": {
+        "audioflamingo3": "omniloom.published.audio_flamingo:audio_flamingo3",
         "blip-2": "omniloom.published.blip:blip",
         "instructblip": "omniloom.published.blip:blip",
         "llava": "omniloom.published.llava:llava",

@@ -12,7 +12,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MULTIMODAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 from transformers.utils import logging
 
 from omniloom.errors import CheckpointError
@@ -22,8 +26,7 @@ __all__ = ["is_whole", "open_inside"]
 
 def is_whole(config: PretrainedConfig) -> bool:
     """Whether a configuration is of a multimodal model, and of no language model."""
-    config = _thinker(config)
-    return type(config) in MODEL_FOR_MULTIMODAL_LM_MAPPING and type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING
+    return type(_thinker(config)) not in MODEL_FOR_CAUSAL_LM_MAPPING and _class_of(_thinker(config)) is not None
 
 
 def open_inside(
@@ -35,7 +38,7 @@ def open_inside(
         CheckpointError: the file lacks parameters of it.
     """
     config = _thinker(config)
-    kind: Any = _without_towers(cast("type[PreTrainedModel]", MODEL_FOR_MULTIMODAL_LM_MAPPING[type(config)]))
+    kind: Any = _without_towers(cast("type[PreTrainedModel]", _class_of(config)))
     if not weights:
         return _with_head(kind._from_config(config, dtype=dtype))
     verbosity, has_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -63,6 +66,14 @@ def open_inside(
             f"first: {wrong[0]!r}. The folder is incomplete or of another model."
         )
     return _with_head(model)
+
+
+def _class_of(config: PretrainedConfig) -> type[PreTrainedModel] | None:
+    """The whole model's class; some that hear are listed among encoder-decoders, which have no language model inside."""
+    for mapping in (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING):
+        if type(config) in mapping and "text_config" in config.sub_configs:
+            return cast("type[PreTrainedModel]", mapping[type(config)])
+    return None
 
 
 def _thinker(config: PretrainedConfig) -> PretrainedConfig:
