@@ -69,7 +69,7 @@ def open_inside(
 
 
 def _class_of(config: PretrainedConfig) -> type[PreTrainedModel] | None:
-    """The whole model's class; some that hear are listed among encoder-decoders, which have no language model inside."""
+    """The whole model's class; some that hear stand among encoder-decoders, which have no language model inside."""
     for mapping in (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING):
         if type(config) in mapping and "text_config" in config.sub_configs:
             return cast("type[PreTrainedModel]", mapping[type(config)])
