@@ -16,6 +16,17 @@ def model_with(folder, *, backbone=None, modalities=None, **adapters) -> OmniMod
     return compose(_config(folder, backbone, modalities, adapters), base=folder)
 
 
+_PLAIN: dict[str, OmniModel] = {}
+
+
+def plain_model(folder, *, modalities=None) -> OmniModel:
+    """The example model without adapters, made once; not to be changed."""
+    key = f"{folder} {modalities}"
+    if key not in _PLAIN:
+        _PLAIN[key] = model_with(folder, modalities=modalities)
+    return _PLAIN[key]
+
+
 def beside(*names: str) -> dict:
     """Rows of the example's modalities that fill no slots."""
     rows = example_values()["modalities"]
@@ -102,6 +113,19 @@ def assert_decoding(model: OmniModel, samples: list[Sample]) -> None:
     assert decoded(model, Plan.stack(plans), [7, 8, 9]) <= 1e-4
     replies = generate(model, plans, Sampling(max_new=5))
     assert [reply.ids for reply in replies] == [generate(model, [plan], Sampling(max_new=5))[0].ids for plan in plans]
+
+
+def gradients_of(model: OmniModel, component: str, plan: Plan) -> dict[str, torch.Tensor | None]:
+    """The gradients of a component that trains alone; asserts that nothing else got any, and leaves none behind."""
+    trained = model.train_only([component])
+    try:
+        model.loss(plan)["text"][0].backward()
+        others = [value for part, _, value in model.named_component_parameters() if part != component]
+        assert all(value.grad is None for value in others)
+        return {name: value.grad for name, value in trained.items()}
+    finally:
+        model.zero_grad(set_to_none=True)
+        model.requires_grad_(False).eval()
 
 
 def together(model: OmniModel, samples: list[Sample], length: int = 400) -> float:

@@ -16,7 +16,7 @@ from omniloom.sequence import Plan, Text
 from omniloom.testing.doubles import tiny_tokenizer
 from tests.backbone.test_causal_lm import _GPT2, _TINY, model_of, prompts_of
 from tests.examples import answered, asked, drawing, largest, logits_of, media
-from tests.interaction.laws import assert_decoding, model_with, reloaded, stir, together
+from tests.interaction.laws import assert_decoding, model_with, plain_model, reloaded, stir, together
 
 MOE = {"type": "moe_ffn", "experts": 3}
 KINDS = {
@@ -40,7 +40,7 @@ def kind(request):
     return KINDS[request.param]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def adapted(omni_folder, kind):
     model = model_with(omni_folder, a=kind)
     stir(model, "a", scale=0.3)
@@ -53,7 +53,7 @@ def hooks_of(model) -> list[SparseExperts]:
 
 def test_copies_of_the_dense_feed_forward_give_the_dense_logits(omni_folder, kind):
     """Up to rounding: weights sum to 1; bit for bit in the residual form. Null experts alone give less."""
-    plain, adapted = model_with(omni_folder), model_with(omni_folder, a=kind)
+    plain, adapted = plain_model(omni_folder), model_with(omni_folder, a=kind)
     for hook in hooks_of(adapted):
         nn.init.normal_(hook.router)
     for sample in SAMPLES:

@@ -11,7 +11,7 @@ from omniloom.interaction.token_reduction import RankedSlots, Reduction
 from omniloom.sequence import Text
 from omniloom.testing.doubles import tiny_language_model
 from tests.examples import answered, asked, logits_of, media, write_example
-from tests.interaction.laws import assert_decoding, model_with, reloaded, together
+from tests.interaction.laws import assert_decoding, model_with, plain_model, reloaded, together
 
 SPEC = {"type": "token_reduction", "layers": [0, 1], "keep": 0.5, "least": 1}
 SAMPLES = [
@@ -92,7 +92,7 @@ def test_slots_that_are_left_out_are_felt_by_nobody_behind_the_layer(folder):
     """Their hidden states behind the last reduction can be anything."""
     model = model_with(folder, a={**SPEC, "layers": [1]})
     plan = model.planner.plan(SAMPLES[1])
-    plain = model_with(folder)
+    plain = plain_model(folder)
     assert not torch.equal(logits_of(model, plan)[0], logits_of(plain, plan)[0])
     with torch.no_grad():
         done = model.run(plan)
@@ -105,7 +105,7 @@ def test_slots_that_are_left_out_are_felt_by_nobody_behind_the_layer(folder):
 
 
 def test_what_keeps_everything_changes_nothing_bit_for_bit_and_gradients_see_the_whole(folder):
-    plain, whole = model_with(folder), model_with(folder, a={**SPEC, "least": 99})
+    plain, whole = plain_model(folder), model_with(folder, a={**SPEC, "least": 99})
     half = model_with(folder, a=SPEC)
     for sample in SAMPLES:
         plan = plain.planner.plan(sample)
