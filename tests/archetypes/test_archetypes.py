@@ -26,7 +26,7 @@ ELSEWHERE = {("encoders", "efficientnet_lite0")}
 
 @pytest.fixture(scope="module", params=SYSTEMS, ids=lambda archetype: archetype.name)
 def trial(request, tmp_path_factory) -> Trial:
-    """A system composed, its weights random, with what begins at zero stirred for the laws that look at it."""
+    """A system composed. The first law trains it, so that no gate is at zero any more where the others look."""
     archetype: Archetype = request.param
     return Trial(archetype, tmp_path_factory.mktemp("archetype"))
 
