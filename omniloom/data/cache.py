@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
 
+from omniloom.checkpoint.tensors import digest_of
 from omniloom.errors import ShapeError
 from omniloom.sequence import Packed, Shape
 
@@ -105,7 +105,7 @@ class FeatureCache:
             "grid": shape.grid,
             "times": shape.times,
             "mosaic": shape.mosaic,
-            "sha256": _sha256(tensors),
+            "sha256": digest_of(tensors),
         }
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,17 +129,8 @@ def _read(path: Path) -> Packed:
     with safe_open(path, framework="pt") as file:
         facts = json.loads((file.metadata() or {})["rows"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}
-    if _sha256(tensors) != facts["sha256"]:
+    if digest_of(tensors) != facts["sha256"]:
         raise ValueError("the sha256 of the rows differs")
     grid, times, mosaic = (facts[name] and tuple(facts[name]) for name in ("grid", "times", "mosaic"))
     taps = {int(name.removeprefix("tap.")): value for name, value in tensors.items() if name.startswith("tap.")}
     return Packed(tensors["x"], (Shape(facts["len"], grid, times, mosaic),), tensors.get("pooled"), taps)
-
-
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        value = tensors[name].contiguous()
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -16,7 +16,7 @@ __all__ = ["aspects", "split_items"]
 def split_items(sample: Sample, rows: Mapping[str, ModalityRow]) -> Sample:
     """The sample with every item of a modality that splits taken apart, and long items cut into windows.
 
-    Items of one recording get its digest and their turn's place as `clip`, and their begin on its clock as `t0`.
+    Items of one recording get the sample's id and its number there as `clip`, and their begin on its clock as `t0`.
 
     Raises:
         DataError: a recording without anything that one of the modalities reads.

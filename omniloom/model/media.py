@@ -14,7 +14,12 @@ from omniloom.interaction.base import Media
 from omniloom.projectors import Context, Fuser, Projector
 from omniloom.sequence import Auxiliary, Packed, Plan, PlannedItem
 
-__all__ = ["FusedPath", "MediaPath", "fuse", "gather", "kept"]
+__all__ = ["FusedPath", "MediaPath", "added", "fuse", "gather", "kept"]
+
+
+def added(losses: Mapping[str, Auxiliary], more: Mapping[str, Auxiliary]) -> dict[str, Auxiliary]:
+    """Both; a part that ran twice, for two modalities that share it, adds both times."""
+    return {**losses, **{name: losses[name] + loss if name in losses else loss for name, loss in more.items()}}
 
 
 @dataclass(frozen=True)
@@ -41,8 +46,7 @@ class _Losses:
 
     def take(self, component: str, packed: Packed) -> None:
         for name, loss in packed.losses.items():
-            key = f"{component}/{name}"
-            self.found[key] = self.found[key] + loss if key in self.found else loss
+            self.found = added(self.found, {f"{component}/{name}": loss})
 
 
 def gather(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from omniloom.backbone.base import Backbone
 from omniloom.errors import ConfigError, FreezeError, ShapeError, did_you_mean
 from omniloom.interaction.base import HookContext, Interaction, Media, Moment, Site, SlotFacts, Source
-from omniloom.model.media import FusedPath, MediaPath, fuse, gather
+from omniloom.model.media import FusedPath, MediaPath, added, fuse, gather
 from omniloom.model.vocab import VocabRows
 from omniloom.planner import ModalityRow, Planner
 from omniloom.projectors import Context
@@ -228,7 +228,7 @@ class OmniModel(nn.Module):
             items = [item for item in plan.items if item.modality == modality and item.role != "out"]
             if items:
                 media[modality], found = self._gathered(modality, items, _labels_of(plan, items))
-                losses |= found
+                losses = added(losses, found)
         return media, losses
 
     def project(self, modality: str, items: Sequence[PlannedItem]) -> Packed:
@@ -297,7 +297,7 @@ class OmniModel(nn.Module):
                 path = FusedPath((component, parts[component]), [(link, parts[link]) for link in chain])
                 table = self.backbone.embedding_table()
                 packed, found = fuse(name, path, plan, media, embedding=table, say=self.say)
-                losses |= found
+                losses.update(added(losses, found))
                 embeds = embeds if packed is None else self._put(embeds, plan, name, packed.x)
         return embeds
 

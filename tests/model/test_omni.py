@@ -171,3 +171,17 @@ def test_adding_a_modality_that_is_not_used_leaves_every_logit_as_it_was(omni_fo
     for sample in (asked(Text("plain")), SAMPLE, Sample("s", SAMPLE.turns * 2)):
         ours, theirs = (logits_of(model, model.planner.plan(sample))[0] for model in (small, large))
         assert torch.equal(ours, theirs)
+
+
+def test_a_part_that_two_modalities_share_adds_its_loss_for_both(omni_folder):
+    shared = {"room": "projectors", "type": "window_qformer", "width": 16, "heads": 2, "depth": 1, "windows": [4]}
+    rows = example_values()["modalities"]
+    for name in ("image", "motion"):
+        rows[name]["in"]["projector"] = {"component": "windows"}
+    model = compose(config_of(omni_folder, modalities=rows, components={"windows": shared}), base=omni_folder)
+    plans = [model.planner.plan(asked(*items)) for items in ([media("image")], [media("motion", 3)])]
+    both = model.planner.plan(asked(media("image"), media("motion", 3)))
+    alone = [model.media(plan)[1]["windows/diversity"] for plan in plans]
+    found = model.media(both)[1]["windows/diversity"]
+    torch.testing.assert_close(found.count, alone[0].count + alone[1].count)
+    torch.testing.assert_close(found.total, alone[0].total + alone[1].total)
