@@ -26,7 +26,18 @@ from typing import Any
 
 from omniloom.errors import ConfigError, MissingAssetError, did_you_mean
 
-__all__ = ["BUILT_IN", "build", "find", "names", "part_file", "resolve_asset", "schema", "spec_of", "split_spec"]
+__all__ = [
+    "BUILT_IN",
+    "build",
+    "find",
+    "names",
+    "part_file",
+    "resolve_asset",
+    "schema",
+    "spec_of",
+    "split_spec",
+    "untrained",
+]
 
 BUILT_IN: dict[str, dict[str, str]] = {
     "processors": {
@@ -76,6 +87,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "mlp": "omniloom.projectors.dense:MLP",
         "residual": "omniloom.projectors.residual:Residual",
         "vocabulary": "omniloom.projectors.vocabulary:VocabularyAttention",
+        "per_frame": "omniloom.projectors.per_frame:PerFrame",
         "window_qformer": "omniloom.projectors.window_qformer:WindowQFormer",
         "cif": "omniloom.projectors.cif:CIF",
         "hub_qformer": "omniloom.projectors.hub_qformer:HubQFormer",
@@ -278,6 +290,13 @@ def spec_of(room: str, part: Any, *, name: str | None = None) -> dict[str, Any]:
             raise ConfigError(f"{type(part).__name__} is not in the table of {room}; pass `name`.")
         name = by_target[target]
     return {"type": name, **{key: getattr(part, key) for key in schema(type(part))}}
+
+
+def untrained(room: str, spec: str | Mapping[str, Any], *, base: Path | None = None) -> str | Mapping[str, Any]:
+    """The spec of the same part with random weights, where it would load pretrained ones."""
+    name, options = split_spec(spec, where=f"a part of {room}")
+    has_weights = "weights" in schema(find(room, name, base=base))
+    return {"type": name, **options, "weights": False} if has_weights else spec
 
 
 def resolve_asset(reference: str, *, table: str = "assets") -> str:

@@ -16,7 +16,7 @@ from omniloom.encoders.base import Encoder, Processor
 from omniloom.encoders.checks import refuse_raw, require_items
 from omniloom.encoders.clock import clock_of, regular, resampled
 from omniloom.errors import ConfigError, ShapeError
-from omniloom.registry import build, find, schema, split_spec
+from omniloom.registry import build, untrained
 from omniloom.sequence import Bundle, Packed, Raw, Shape
 
 __all__ = ["TogetherEncoder", "TogetherProcessor"]
@@ -97,7 +97,9 @@ class TogetherEncoder(Encoder):
             raise ConfigError(f"unknown sampling {sampling!r}; expected 'nearest' or 'linear'.")
         self.encoders, self.rate_hz, self.sampling, self.weights = encoders, rate_hz, sampling, weights
         specs = _several(encoders, "encoders")
-        self.parts = nn.ModuleList(build("encoders", spec if weights else _untrained(spec)) for spec in specs)
+        self.parts = nn.ModuleList(
+            build("encoders", spec if weights else untrained("encoders", spec)) for spec in specs
+        )
         self.out_dim = sum(part.out_dim for part in self._encoders())
 
     def forward(self, raws: Sequence[Bundle]) -> Packed:
@@ -171,11 +173,6 @@ def _several(specs: Sequence[Spec], what: str) -> Sequence[Spec]:
     if isinstance(specs, str) or not isinstance(specs, Sequence) or len(specs) < 2:
         raise ConfigError(f"{what} together are a list of two or more specs; got {specs!r}.")
     return specs
-
-
-def _untrained(spec: Spec) -> Spec:
-    name, options = split_spec(spec, where="an encoder together with others")
-    return {"type": name, **options, "weights": False} if "weights" in schema(find("encoders", name)) else spec
 
 
 def _named(index: int, raw: Raw, shape: Shape) -> Iterator[tuple[str, Tensor]]:

@@ -16,7 +16,7 @@ from omniloom.errors import ConfigError, did_you_mean
 from omniloom.model.omni import OmniModel
 from omniloom.model.vocab import VocabRows
 from omniloom.planner import FuserRow, InputPath, ModalityRow, OutputPath, Planner, Template
-from omniloom.registry import build, find, schema
+from omniloom.registry import build, untrained
 from omniloom.sequence import Vocabulary
 
 __all__ = ["compose"]
@@ -139,9 +139,7 @@ class _Parts:
         """The spec with an `id` that is a relative folder found from the run's folder, and told to take random weights
         where the part has pretrained ones and none are wanted. Specs inside it are placed likewise."""
         options = {"type": spec} if isinstance(spec, str) else _found(dict(spec), self.base)
-        if not self.weights and "weights" in schema(find(room, str(options["type"]), base=self.base)):
-            options["weights"] = False
-        return options
+        return options if self.weights else untrained(room, options, base=self.base)
 
     def seeded(self, name: str, make: Callable[[], Any]) -> Any:
         """Run a constructor with its own random numbers."""

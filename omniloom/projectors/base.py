@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from omniloom.errors import ShapeError
 from omniloom.sequence import Packed, Shape
 
 __all__ = ["Context", "Projector"]
@@ -33,6 +34,21 @@ class Context:
     def item(self, index: int) -> Context:
         """The same for one of the items alone."""
         return replace(self, instructions=self.instructions[index : index + 1], answers=self.answers[index : index + 1])
+
+    def pieces(self, counts: Sequence[int]) -> Context:
+        """The same for the pieces of items, `counts` of each: a piece has the instruction and answer of its item.
+
+        Raises:
+            ShapeError: not one instruction or answer an item, where there are any.
+        """
+        for name, values in (("instructions", self.instructions), ("answers", self.answers)):
+            if values and len(values) != len(counts):
+                raise ShapeError(f"a context has {len(values)} {name} for {len(counts)} items; expected one each.")
+        places = [place for place, count in enumerate(counts) for _ in range(count)]
+        instructions = [self.instructions[place] for place in places] if self.instructions else ()
+        return replace(
+            self, instructions=instructions, answers=[self.answers[place] for place in places] if self.answers else ()
+        )
 
 
 class Projector(nn.Module, ABC):

@@ -74,6 +74,11 @@ def awake(model: torch.nn.Module) -> None:
             torch.nn.init.normal_(value, std=value[0].numel() ** -0.5)
 
 
+def per_frame(projector: object) -> dict[str, Any]:
+    """The projector on each frame of a clip, or each tile of a picture, alone."""
+    return {"type": "per_frame", "projector": projector}
+
+
 def blip(name: str) -> dict[str, Callable[[Path], Any]]:
     """A tiny "blip2" or "instructblip" beside the run; its vision tower is 16 wide, its map goes to 32."""
     return {name: partial(_save_blip, name)}

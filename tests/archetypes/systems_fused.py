@@ -23,13 +23,17 @@ from tests.archetypes.blocks import (
     SOUND,
     SOUND_CLIPS,
     VIT,
+    blip,
     hub,
+    per_frame,
     row,
     tiny,
 )
 from tests.archetypes.harness import Archetype, encoder_decoder
 
 ONE = {"type": "pool", "tokens": 1}
+EVA = hub("hub_vision", "instructblip")
+INSTRUCT = per_frame(hub("hub_qformer", "instructblip"))
 WINDOWS = {"type": "window_qformer", "queries": 2, "width": 16, "depth": 1, "heads": 2}
 
 
@@ -105,8 +109,8 @@ SYSTEMS = [
     ),
     Archetype(
         "FAVOR",
-        "channels of what is seen and heard at one moment side by side, a causal Q-Former over windows of time, "
-        "FAVOR (arXiv:2310.05863)",
+        "InstructBLIP's queries of every frame, each beside what is heard at its moment, a causal Q-Former over "
+        "windows of time, FAVOR (arXiv:2310.05863)",
         {
             "fusers": {
                 "moments": {
@@ -117,30 +121,31 @@ SYSTEMS = [
                 }
             },
             "modalities": {
-                "frames": row("video", FRAMES, VIT, [{"type": "stack", "factor": 4}]),
+                "frames": row("video", FRAMES, EVA, INSTRUCT),
                 "speech": row("audio", SOUND, MEL, {"type": "average", "factor": 1}),
                 "clip": {"payload": "video", "split": ["frames", "speech"]},
             },
         },
         asks=[("clip",), ("frames",), ("speech",)],
         forms={"clip": {"frames": 2, "sound": True}, "frames": {"frames": 2}},
+        models=blip("instructblip"),
     ),
     Archetype(
         "video-SALMONN",
-        "three streams of channels, pictures, speech and other sound, by one causal Q-Former at several "
-        "resolutions, video-SALMONN (arXiv:2406.15704)",
+        "three streams of channels, InstructBLIP's queries of every frame, speech and other sound, by one causal "
+        "Q-Former at several resolutions, video-SALMONN (arXiv:2406.15704)",
         {
             "fusers": {
                 "streams": {
                     "type": "channels",
                     "inputs": ["frames", "heard"],
                     "when": "any",
-                    "projector": {**WINDOWS, "windows": [2, 4], "queries": 4},
+                    "projector": {**WINDOWS, "windows_s": [0.5, 1.0], "queries": 4},
                 }
             },
             "adapters": {"lora": {"type": "lora", "rank": 4}},
             "modalities": {
-                "frames": row("video", FRAMES, VIT, {"type": "grid_pool"}),
+                "frames": row("video", FRAMES, EVA, INSTRUCT),
                 "heard": row(
                     "audio",
                     {"type": "together", "processors": [{"type": "log_mel", "num_mels": 16}, BANK]},
@@ -152,6 +157,7 @@ SYSTEMS = [
         },
         asks=[("clip",), ("frames",), ("heard",)],
         forms={"clip": {"frames": 4, "sound": True}},
+        models=blip("instructblip"),
     ),
     Archetype(
         "CREMA",

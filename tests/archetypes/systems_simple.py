@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.archetypes.blocks import FRAMES, IMAGE, MEL, SOUND, VIT, row
+from tests.archetypes.blocks import FRAMES, IMAGE, MEL, SOUND, VIT, per_frame, row
 from tests.archetypes.harness import Archetype
 
 TILES = {"type": "tiles", "rule": "area", "size_px": 16, "max_tiles": 4}
@@ -28,14 +28,23 @@ SYSTEMS = [
     ),
     Archetype(
         "MiniCPM-o",
-        "chunks of one second, frames before sound; tiles by area through a resampler, sound stacked by five, "
-        "MiniCPM-o 2.6 (2025) after MiniCPM-V (arXiv:2408.01800)",
+        "chunks of one second, frames before sound; one resampler for each tile by area and each frame, sound "
+        "averaged by five, MiniCPM-o 2.6 (2025) after MiniCPM-V (arXiv:2408.01800)",
         {
             "context": {"interleave": {"type": "chunks", "every_s": 1.0}},
+            "components": {
+                "tower": {"room": "encoders", **VIT},
+                "resampler": {"room": "projectors", **per_frame(RESAMPLER)},
+            },
             "modalities": {
-                "image": row("image", TILES, VIT, RESAMPLER),
-                "frames": row("video", FRAMES, VIT, "mlp"),
-                "sound": row("audio", SOUND, MEL, [{"type": "stack", "factor": 5}, "linear"]),
+                "image": row("image", TILES, {"component": "tower"}, {"component": "resampler"}),
+                "frames": row("video", FRAMES, {"component": "tower"}, {"component": "resampler"}),
+                "sound": row(
+                    "audio",
+                    SOUND,
+                    MEL,
+                    [{"type": "mlp", "activation": "relu", "norm": False}, {"type": "average", "factor": 5}],
+                ),
                 "clip": {"payload": "video", "split": ["frames", "sound"]},
             },
         },

@@ -74,6 +74,11 @@ OPTIONS = {
         {"latents": 5, "width": 16, "heads": 2},
         {"latents": 2, "width": 8, "depth": 1, "heads": 1, "qk_norm": True, "positions": False},
     ],
+    "per_frame": [
+        {"projector": {"type": "qformer", "queries": 3, "width": 16, "own_queries": True, "instruction": "llm"}},
+        {"projector": {"type": "perceiver", "latents": 2, "width": 16, "depth": 1}},
+        {"projector": "linear"},
+    ],
     "window_qformer": [
         {"windows": [4], "queries": 3, "width": 16, "heads": 2},
         {"windows_s": [0.5, 2.0], "queries": 4, "width": 16, "heads": 2, "causal": False, "cross_every": 2},
@@ -96,10 +101,10 @@ OPTIONS = {
 # What an item must be for a part that needs more than rows.
 GRIDS = {
     name: [(1, 4, 2), (3, 2, 4), (2, 4, 4), (2, 2, 2)]
-    for name in ("merge", "grid_pool", "score_pool", "c_abstractor", "stc", "boundaries", "positions")
+    for name in ("merge", "grid_pool", "score_pool", "c_abstractor", "stc", "boundaries", "positions", "per_frame")
 }
 GRIDS["mosaic"] = [(5, 2, 2), (1, 2, 2), (3, 2, 2), (1, 1, 3)]
-MOSAICS = {"mosaic": [(2, 2, 10, 10), None, (1, 2, 5, 10), None]}
+MOSAICS = {"mosaic": [(2, 2, 10, 10), None, (1, 2, 5, 10), None], "per_frame": [None, (1, 2, 5, 10), None, None]}
 SPECS = [{"type": name, **options} for name, several in OPTIONS.items() for options in several]
 parts = pytest.mark.parametrize("spec", SPECS, ids=str, indirect=True)
 
@@ -240,6 +245,8 @@ def test_it_builds_on_the_meta_device(spec):
     [
         {"type": "mlp", "layers": 0},
         {"type": "mlp", "activation": "swish"},
+        {"type": "per_frame", "projector": {"type": "cif"}},
+        {"type": "per_frame", "projector": {"type": "mlp", "layers": 0}},
         {"type": "residual", "layers": 0},
         {"type": "residual", "ratio": 0.0},
         {"type": "perceiver", "latents": 0},
