@@ -107,6 +107,7 @@ BUILT_IN: dict[str, dict[str, str]] = {
         "prototypes": "omniloom.projectors.prototypes:Prototypes",
         "rotary_time": "omniloom.projectors.rotary_time:RotaryTime",
         "positions": "omniloom.projectors.positions:Positions",
+        "row_mix": "omniloom.projectors.row_mix:RowMix",
         "layer_mix": "omniloom.projectors.layer_mix:LayerMix",
         "trunk": "omniloom.projectors.trunk:Trunk",
         "boundaries": "omniloom.projectors.boundaries:Boundaries",

@@ -137,8 +137,8 @@ SYSTEMS = [
     ),
     Archetype(
         "MuMu-LLaMA",
-        "a block of layers for each modality: music by a mixture of all layers of its encoder, pictures by ViT, "
-        "clips by ViViT, MuMu-LLaMA (arXiv:2412.06660)",
+        "a block of layers for each modality: music by a mixture of all layers of its encoder, the rows "
+        "of ViT and ViViT by a weight for each place, MuMu-LLaMA (arXiv:2412.06660)",
         {
             "adapters": {
                 "blocks": {
@@ -164,14 +164,14 @@ SYSTEMS = [
                     "image",
                     hub("hub", "vit"),
                     hub("hub_vision", "vit", tokens="all"),
-                    [{"type": "average", "factor": None}, RESIDUAL],
+                    [{"type": "row_mix", "rows": 5}, RESIDUAL],
                     insert="inject",
                 ),
                 "clip": row(
                     "video",
                     hub("hub_video", "vivit", frames=4, exact=True),
                     hub("hub_video", "vivit", tokens="all"),
-                    [{"type": "average", "factor": None}, RESIDUAL],
+                    [{"type": "row_mix", "rows": 9}, RESIDUAL],
                     insert="inject",
                 ),
             },

@@ -53,6 +53,7 @@ OPTIONS = {
     "rotary_time": [{}, {"max_time_s": 3.0, "base": 2.0}],
     "positions": [{}, {"axes": ["frame", "line", "cell"], "max": 4}],
     "layer_mix": [{"taps": [1, 3]}, {"taps": [3, 1], "mode": "linear"}],
+    "row_mix": [{"rows": 8}],
     "boundaries": [
         {},
         {"newline": True, "separator": "between", "own_rows": True},
@@ -103,6 +104,7 @@ GRIDS = {
     name: [(1, 4, 2), (3, 2, 4), (2, 4, 4), (2, 2, 2)]
     for name in ("merge", "grid_pool", "score_pool", "c_abstractor", "stc", "boundaries", "positions", "per_frame")
 }
+GRIDS["row_mix"] = [(1, 4, 2), (2, 2, 2), (1, 2, 4), (2, 4, 1)]
 GRIDS["mosaic"] = [(5, 2, 2), (1, 2, 2), (3, 2, 2), (1, 1, 3)]
 MOSAICS = {"mosaic": [(2, 2, 10, 10), None, (1, 2, 5, 10), None], "per_frame": [None, (1, 2, 5, 10), None, None]}
 SPECS = [{"type": name, **options} for name, several in OPTIONS.items() for options in several]
@@ -283,6 +285,7 @@ def test_it_builds_on_the_meta_device(spec):
         {"type": "positions", "max": 0},
         {"type": "layer_mix", "taps": []},
         {"type": "layer_mix", "taps": [1], "mode": "mean"},
+        {"type": "row_mix", "rows": 0},
         {"type": "boundaries", "start": False, "end": False},
         {"type": "boundaries", "separator": "before"},
         {"type": "mosaic", "max_tiles": 0},
