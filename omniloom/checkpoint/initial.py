@@ -1,8 +1,12 @@
-"""Weights to begin with: components of another run, or projectors of published models, before any training.
+"""Weights to begin with: components of other runs, or projectors of published models, before any training.
 
 A run file says `init: {"*": ../runs/before}` or `init: {"image/projector": ../runs/before}`: globs over components,
 each with the run folder they come from. What a component has more than it had there belongs to modalities that are new:
 its own parameters of theirs, and the codes behind the known ones.
+
+`init: {lora: {of: [../runs/image, ../runs/speech], merge: ties}}` merges a component of several runs,
+`{text_lora: {of: {image: ../runs/image}, component: lora}}` puts one where it has its place inside another: a branch of
+a `lora`, an expert of a `moe_ffn`. `component` is its name in those runs, if it is another.
 
 `init: {"image/projector": llava-hf/llava-1.5-7b-hf}` takes the projector of a published multimodal model: a hub id,
 with `@` a revision of it, or its folder.
@@ -13,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,8 +25,9 @@ from torch import Tensor
 from omniloom.checkpoint.adopt import published_digest, published_weights
 from omniloom.checkpoint.run import read_manifest, verify_files
 from omniloom.checkpoint.tensors import read_tensors
-from omniloom.config import RunConfig
-from omniloom.errors import CheckpointError, did_you_mean
+from omniloom.config import InitConfig, RunConfig
+from omniloom.errors import CheckpointError, ConfigError, did_you_mean
+from omniloom.interaction.composition import merge, renamed
 from omniloom.model import OmniModel
 from omniloom.model.compose import place
 
@@ -36,41 +42,92 @@ def begin_with(model: OmniModel, config: RunConfig, base: Path) -> set[str]:
 
     Raises:
         CheckpointError: no run folder, altered files, weights of another shape, or a glob that names nothing.
-        ConfigError: a published model of a family that is not known here.
+        ConfigError: a published model of a family that is not known here, or a component without such a place.
     """
     filled: set[str] = set()
-    for glob, reference in config.init.items():
+    runs: dict[Path, dict[str, Any]] = {}
+    for glob, start in config.init.items():
         known = {name: values for name, values in model.components().items() if values}
         wanted = [name for name in known if fnmatchcase(name, glob)]
-        if _is_published(reference, base):
-            filled |= _begin_published(model, glob, wanted, place(reference, base))
+        if isinstance(start.of, str) and start.component is None and _is_published(start.of, base):
+            filled |= _begin_published(model, glob, wanted, place(start.of, base))
             continue
-        folder = (base / reference).resolve()
-        manifest = read_manifest(folder)
-        verify_files(folder, manifest)
-        found = [name for name in wanted if name in manifest["components"]]
-        if not found:
-            raise CheckpointError(
-                f"init {glob!r}: the run in {reference} holds no component of that name that this run has."
-                f"{did_you_mean(glob, manifest['components'])}"
-            )
-        for name in found:
-            if manifest["components"][name]["saved"]:
-                path = folder / "components" / name / "weights.safetensors"
-                _assign(known[name], read_tensors(path), f"init of {name!r} from {reference}")
+        states: dict[str, dict[str, dict[str, Tensor] | None]] = {name: {} for name in wanted}
+        for where, reference in start.runs.items():
+            folder = (base / reference).resolve()
+            if folder not in runs:
+                runs[folder] = read_manifest(folder)
+                verify_files(folder, runs[folder])
+            held = runs[folder]["components"]
+            states = {name: found for name, found in states.items() if (start.component or name) in held}
+            if not states:
+                raise CheckpointError(
+                    f"init {glob!r}: the run in {reference} holds no component of that name that this run has."
+                    f"{did_you_mean(start.component or glob, held)}"
+                )
+            for name in states:
+                states[name][where] = _state(folder, start.component or name, name, held)
+        for name, found in states.items():
+            if _begin(
+                model, name, known[name], start, found, f"init of {name!r} from {', '.join(start.runs.values())}"
+            ):
                 filled.add(name)
     return filled
+
+
+def _state(folder: Path, theirs: str, ours: str, held: Mapping[str, Any]) -> dict[str, Tensor] | None:
+    """A component of a run under the name it has here; None where the run keeps it by reference."""
+    if not held[theirs]["saved"]:
+        return None
+    return renamed(read_tensors(folder / "components" / theirs / "weights.safetensors"), theirs, ours)
+
+
+def _begin(
+    model: OmniModel,
+    name: str,
+    target: Mapping[str, Tensor],
+    start: InitConfig,
+    states: Mapping[str, dict[str, Tensor] | None],
+    what: str,
+) -> bool:
+    """Fill one component; False where no run saved it."""
+    saved = {where: state for where, state in states.items() if state is not None}
+    if not saved and not isinstance(start.of, dict):
+        return False
+    if len(saved) < len(states):
+        missing = next(start.runs[where] for where in states if where not in saved)
+        raise CheckpointError(
+            f"{what}: the run in {missing} never trained its {start.component or name!r} and keeps it by reference, so "
+            "there is nothing to take. Name runs that trained it."
+        )
+    if isinstance(start.of, str):
+        _assign(target, saved[""], what)
+    elif start.merge is not None:
+        given = list(saved.values())
+        merged = merge(given, start.merge, density=start.density, weights=start.weights, groups=start.groups)
+        _assign(target, merged, what)
+    else:
+        adapter = model.adapters.get(name)
+        if adapter is None:
+            raise ConfigError(f"{what}: only adapters have places inside; take `of: RUN`, or merge `of: [RUN, RUN]`.")
+        for where, state in saved.items():
+            placed = adapter.placed(name, where, state, target)
+            _assign({key: target[key] for key in placed}, placed, what)
+    return True
 
 
 def initial_digests(config: RunConfig, base: Path) -> dict[str, str]:
     """What a resumed run must find unchanged: digests of components that `init` may take, by where they come from."""
     digests = {}
-    for reference in config.init.values():
-        if _is_published(reference, base):
-            digests[f"init {reference}"] = published_digest(place(reference, base))
-            continue
-        components = read_manifest((base / reference).resolve())["components"]
-        digests[f"init {reference}"] = " ".join(f"{name}={components[name]['digest']}" for name in sorted(components))
+    for start in config.init.values():
+        for reference in start.runs.values():
+            if _is_published(reference, base):
+                digests[f"init {reference}"] = published_digest(place(reference, base))
+                continue
+            components = read_manifest((base / reference).resolve())["components"]
+            digests[f"init {reference}"] = " ".join(
+                f"{name}={components[name]['digest']}" for name in sorted(components)
+            )
     return digests
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictInt
 
-__all__ = ["Chain", "Count", "Name", "Natural", "OwnPart", "PartSpec", "Rate", "Strict", "Word"]
+__all__ = ["Chain", "Count", "Name", "Natural", "OwnPart", "PartSpec", "Rate", "Runs", "Strict", "Word"]
 
 
 def _part(value: Any) -> Any:
@@ -54,6 +54,13 @@ def _learning_rate(value: Any) -> Any:
     raise ValueError("must be a positive number, or a mapping of globs to positive numbers")
 
 
+def _runs(value: Any) -> Any:
+    inside = list(value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    if not inside or not all(isinstance(run, str) and run.strip() for run in inside):
+        raise ValueError("must be a run folder, a list of them, or a mapping of places to them")
+    return {str(place): run for place, run in value.items()} if isinstance(value, Mapping) else value
+
+
 PartSpec = Annotated[str | dict[str, Any], BeforeValidator(_part)]
 """A part: its name, `{type: NAME, option: value}`, or `{component: NAME}`."""
 
@@ -63,6 +70,7 @@ Name = Annotated[str, AfterValidator(_name)]
 Count = Annotated[StrictInt, Field(ge=1, le=10**12)]
 Natural = Annotated[StrictInt, Field(ge=0, le=10**12)]
 Word = Annotated[str, Field(min_length=1)]
+Runs = Annotated[str | list[str] | dict[str, str], BeforeValidator(_runs)]
 Rate = Annotated[float | dict[str, float], BeforeValidator(_learning_rate)]
 
 

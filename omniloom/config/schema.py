@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
 
-from omniloom.config.kinds import Count, Name, Natural, OwnPart, PartSpec, Rate, Strict, Word
+from omniloom.config.kinds import Count, Name, Natural, OwnPart, PartSpec, Rate, Runs, Strict, Word
 from omniloom.config.table import FuserConfig, ModalityConfig, component_of
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "ComponentConfig",
     "ContextConfig",
     "EvaluationConfig",
+    "InitConfig",
     "RunConfig",
     "StageConfig",
     "WarmStartConfig",
@@ -35,7 +36,8 @@ class BackboneConfig(Strict):
     type: Word = "causal_lm"
     id: Word
     """Hub id, folder, or `scheme:name` of the assets table."""
-    dtype: Literal["bfloat16", "float32", "float64"] = "float32"
+    dtype: Literal["auto", "bfloat16", "float32", "float64"] = "float32"
+    """`auto`: bfloat16 where the processor multiplies it, else float32; the resolved run says which."""
     template: Literal["chat", "plain", "bare"] = "chat"
     """`chat`: the tokenizer's own chat template; `plain`: roles as plain text, for models without one; `bare`: nothing
     around what is said."""
@@ -55,6 +57,45 @@ class ComponentConfig(Strict):
     def spec(self) -> dict[str, Any]:
         """The part's spec, `{"type": ..., option: value}`."""
         return {"type": self.type, **(self.model_extra or {})}
+
+
+class InitConfig(Strict):
+    """Where a component's weights begin: out of one run, merged from several, or from several side by side."""
+
+    of: Runs
+    """A run folder; a list of them, whose components are merged; or place inside the component -> run folder: branches
+    of a `lora` with `merged`, numbers of the experts of a `moe_ffn`."""
+    component: Word | None = None
+    """Its name in those runs; null: as here."""
+    merge: Literal["average", "sum", "ties"] | None = None
+    weights: list[float] | None = None
+    """One a run; null: 1 each."""
+    groups: dict[Word, list[float]] = Field(default_factory=dict)
+    """Glob over names of tensors -> weights of their own."""
+    density: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """`ties`: the share of largest values that each run keeps."""
+
+    @property
+    def runs(self) -> dict[str, str]:
+        """Place inside the component -> run folder; places of a list are its numbers, of a single run it is ""."""
+        if isinstance(self.of, str):
+            return {"": self.of}
+        return dict(self.of) if isinstance(self.of, Mapping) else {str(at): run for at, run in enumerate(self.of)}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_run(cls, data: Any) -> Any:
+        return {"of": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _is_one_of_three(self) -> InitConfig:
+        if isinstance(self.of, list) != (self.merge is not None):
+            raise ValueError("`merge` (average, sum or ties) goes with `of: [RUN, RUN]`, and neither without the other")
+        if not isinstance(self.of, list) and (self.weights is not None or self.groups):
+            raise ValueError("`weights` and `groups` go with `of: [RUN, RUN]` alone")
+        if any(len(given) != len(self.of) for given in (self.weights or self.of, *self.groups.values())):
+            raise ValueError(f"{len(self.of)} runs need as many weights, in `weights` and in each of `groups`")
+        return self
 
 
 class ContextConfig(Strict):
@@ -148,8 +189,8 @@ class RunConfig(Strict):
     fusers: dict[Name, FuserConfig] = Field(default_factory=dict)
     cache: Word | None = None
     """Folder of cached rows of frozen encoders, which runs may share; null: the run's own, for training only."""
-    init: dict[Word, Word] = Field(default_factory=dict)
-    """Weights to begin with: glob over components -> the run folder that they come from."""
+    init: dict[Word, InitConfig] = Field(default_factory=dict)
+    """Weights to begin with: glob over components -> the run folder they come from, or how several make them."""
     data: dict[Name, OwnPart] = Field(default_factory=dict)
     stages: list[StageConfig] = Field(default_factory=list)
     evaluation: dict[Name, EvaluationConfig] = Field(default_factory=dict)

@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from omniloom.errors import ConfigError
 from omniloom.sequence import Auxiliary, Packed, Plan, PlannedItem
 
 __all__ = ["HookContext", "Interaction", "Media", "Moment", "Site", "SlotFacts", "Source"]
@@ -58,6 +59,7 @@ class SlotFacts:
     `route`: 0 for text, 1 + index of the modality for the slots of an item. `document`: index of the document, -1 for
     padding. `slot`: place in the row, counted on while decoding. `is_step`: one new slot a row, the prompt stands in
     the cache. `sides`: by interaction, what its `prepare` made of the plan; it lives as long as the cache does.
+    `kept`: by layer, which slots of the prompt ran through it, where some passed it by; it lives as long.
     """
 
     route: Tensor
@@ -65,6 +67,7 @@ class SlotFacts:
     slot: Tensor
     is_step: bool = False
     sides: Mapping[str, Any] = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
 
     def step(self, route: Tensor, last: Tensor) -> SlotFacts:
         """Facts of one more slot of each row: its (B, 1) route; `last` (B,) is each row's last real slot before."""
@@ -136,3 +139,17 @@ class Interaction(ABC):
     def prepare(self, moment: Moment) -> Any:
         """What its hooks will find in `SlotFacts.sides[name]`; gradients flow through it. None: nothing."""
         return None
+
+    def placed(
+        self, name: str, place: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """What was trained apart, at a place inside this one: a branch, an expert.
+
+        `name`: its own, and `target` its tensors. `state`: those of a component of another run, an adapter's under
+        `name` too. Returns the tensors of that place, by their names in `target`.
+
+        Raises:
+            ConfigError: it has no such place.
+            CheckpointError: the state holds something else than belongs there.
+        """
+        raise ConfigError(f"{name!r} ({type(self).__name__}) has no places; take `of: RUN`, or merge `of: [RUN, RUN]`.")

@@ -1,10 +1,9 @@
-"""Models composed of adapters that were trained apart: merged into one, or side by side and routed.
+"""One component made of several that were trained apart, without training and without data.
 
-A state is the tensors of one component by name, as a run keeps them; a branch is all components of one run. Composing
-needs no training and no data. Merging one branch is that branch, bit for bit, whatever the way.
+A state is the tensors of one component by name, as a run keeps them. Merging one state is that state, bit for bit,
+whatever the way. `init` in a run file merges components of runs, or puts them side by side.
 
-Source: Model Composition (arXiv:2402.12750): NaiveMC merges the adapters of unimodal models; DAMC keeps those of
-modality slots apart and merges those of text alone, offline or with coefficients while it runs. TIES merging
+Source: Model Composition (arXiv:2402.12750), which merges adapters of unimodal models; TIES merging
 (arXiv:2306.01708): trim, elect signs, average what agrees.
 """
 
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from omniloom.errors import CheckpointError, ConfigError
 
-__all__ = ["as_branches", "damc", "merge", "naive", "renamed"]
+__all__ = ["merge", "renamed"]
 
 State = Mapping[str, Tensor]
 How = Literal["average", "sum", "ties"]
@@ -106,69 +105,3 @@ def _agreeing(parts: Sequence[tuple[Tensor, float]], majority: float) -> Tensor:
 def renamed(state: State, old: str, new: str) -> dict[str, Tensor]:
     """The state of adapter `old` as one of adapter `new`."""
     return {f".{name}".replace(f".adapters.{old}.", f".adapters.{new}.")[1:]: value for name, value in state.items()}
-
-
-def as_branches(states: Mapping[str, State], adapter: str) -> dict[str, Tensor]:
-    """Low-rank states of one adapter name as the state of a `lora` with `merged:` branches of these names."""
-    end = f".adapters.{adapter}."
-    found = {}
-    for branch, state in states.items():
-        for name, value in state.items():
-            found[f".{name}".replace(end, f"{end}branches.{branch}.")[1:]] = value
-    return found
-
-
-def naive(
-    branches: Mapping[str, Mapping[str, State]], adapter: str, how: How = "average", *, density: float = 0.2
-) -> dict[str, dict[str, Tensor]]:
-    """NaiveMC: the components of all branches, their adapter of one name merged.
-
-    Raises:
-        CheckpointError: another component of one name with different values.
-    """
-    merged = merge([branch[adapter] for branch in branches.values()], how, density=density)
-    return {**_union(branches, without=(adapter,)), adapter: merged}
-
-
-def damc(
-    branches: Mapping[str, Mapping[str, State]],
-    modal: str,
-    language: str,
-    how: How | Literal["online"] = "average",
-    *,
-    density: float = 0.2,
-) -> dict[str, dict[str, Tensor]]:
-    """DAMC: the components of all branches; adapter `modal` of each becomes `modal_BRANCH`, to be routed to its
-    modality; their `language` adapters are merged, or with "online" put side by side for a `lora` with `merged:`.
-
-    Raises:
-        CheckpointError: another component of one name with different values.
-    """
-    found = _union(branches, without=(modal, language))
-    for name, branch in branches.items():
-        found[f"{modal}_{name}"] = renamed(branch[modal], modal, f"{modal}_{name}")
-    states = {name: branch[language] for name, branch in branches.items()}
-    if how == "online":
-        return {**found, language: as_branches(states, language)}
-    return {**found, language: merge(list(states.values()), how, density=density)}
-
-
-def _union(branches: Mapping[str, Mapping[str, State]], *, without: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    found: dict[str, dict[str, Tensor]] = {}
-    owner: dict[str, str] = {}
-    for branch, components in branches.items():
-        for component, state in components.items():
-            if component in without:
-                continue
-            if component not in found:
-                found[component], owner[component] = dict(state), branch
-            elif not _same(found[component], state):
-                raise CheckpointError(
-                    f"the component {component!r} of {branch!r} is not that of {owner[component]!r}. Branches may "
-                    "share only what none of them trained; rename one, or merge it."
-                )
-    return found
-
-
-def _same(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from omniloom.errors import ConfigError
+from omniloom.errors import CheckpointError, ConfigError
 from omniloom.interaction.base import Interaction, Moment, Site, SlotFacts
 from omniloom.interaction.hooks import LinearHook, hook_linears, linear_names
 from omniloom.interaction.routes import Where, numbers_of
@@ -108,6 +108,23 @@ class LoRA(Interaction):
 
     def prepare(self, moment: Moment) -> Any:
         return self._where.found(moment)
+
+    def placed(
+        self, name: str, place: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """A whole adapter as one of the branches of `merged`."""
+        branches = list(self.merged or ())
+        if place not in branches:
+            raise ConfigError(f"the adapter {name!r} has no branch {place!r}. Its `merged` names {branches}.")
+        part = f".adapters.{name}.branches.{place}."
+        theirs = {key: key.replace(part, f".adapters.{name}.") for key in target if part in key}
+        if set(theirs.values()) != set(state):
+            odd = min(set(theirs.values()) ^ set(state))
+            raise CheckpointError(
+                f"branch {place!r} of {name!r} takes an adapter at the same layers; {odd} is on one side only. "
+                "Give both the same `targets`."
+            )
+        return {ours: state[key] for ours, key in theirs.items()}
 
 
 def hook_targets(name: str, site: Site, targets: Sequence[str], make: Callable[[int, int], LinearHook]) -> None:

@@ -2,7 +2,7 @@
 
 A router gives each slot a few experts, and the weighted sum of what they make of it; no slot is dropped. Experts begin
 as copies of the dense feed-forward: while they are alike, weights that sum to 1 give the dense result up to rounding,
-whatever the router says. Experts that were trained apart are put in by `load_expert`.
+whatever the router says. Experts that were trained apart are put in by `init`.
 
 Source: Uni-MoE (arXiv:2405.11273): 4 or 8 experts, top 2, experts from feed-forwards trained on one modality each;
 Uni-MoE-2.0-Omni (arXiv:2511.12609): top-p with null and shared experts.
@@ -11,8 +11,8 @@ Uni-MoE-2.0-Omni (arXiv:2511.12609): top-p with null and shared experts.
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from omniloom.interaction.routes import numbers_of
 from omniloom.interaction.routing import Routing, balance, route_slots
 from omniloom.sequence import Auxiliary
 
-__all__ = ["MoEFFN", "SparseExperts", "load_expert"]
+__all__ = ["MoEFFN", "SparseExperts"]
 
 _ROUTER_STD = 0.02
 
@@ -157,6 +157,31 @@ class MoEFFN(Interaction):
             hook.router.data = hook.router.data.to(next(dense.parameters()).device)
             site.backbone.hook_ffn(layer, name, hook, site.context)
 
+    def placed(
+        self, name: str, place: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """One expert of every layer: the feed-forwards of a language model that was trained, or the only expert of
+        another mixture."""
+        if place not in map(str, range(self.experts)):
+            raise ConfigError(f"{name!r} has the experts 0 to {self.experts - 1}, no {place!r}.")
+        found = {}
+        for ours, value in target.items():
+            layer, part, key = ours.partition(f".adapters.{name}.ffn.experts.{place}.")
+            if not part:
+                continue
+            mixture = re.escape(f"adapters.{name}.ffn.experts.") + r"\d+"
+            theirs = re.compile(re.escape(layer) + rf"\.([^.]+|{mixture})\." + re.escape(key))
+            given = [tensor for other, tensor in state.items() if theirs.fullmatch(other)]
+            if len(given) != 1 or given[0].shape != value.shape:
+                shapes = [tuple(tensor.shape) for tensor in given] or "nothing"
+                raise CheckpointError(
+                    f"expert {place} of {name!r} needs one {key} of shape {tuple(value.shape)} in {layer}; the weights "
+                    f"given hold {shapes}. Take a run of the same language model that trained its feed-forwards, or a "
+                    "moe_ffn of one expert."
+                )
+            found[ours] = given[0]
+        return found
+
     def _table(self, name: str, modalities: Sequence[str]) -> Tensor | None:
         if not self.route:
             return None
@@ -166,47 +191,3 @@ class MoEFFN(Interaction):
             table[number] = False
             table[number, list(experts)] = True
         return table
-
-
-def load_expert(
-    backbone: nn.Module, name: str, expert: int, state: Mapping[str, Tensor], *, source: int | None = None
-) -> int:
-    """Fill one expert of every layer of the adapter `name` with weights that were trained elsewhere.
-
-    Args:
-        expert: which of the routed experts.
-        state: tensors by name: the component "backbone" of a run whose feed-forwards were trained, or, with `source`,
-            the component of another run's moe_ffn, whose expert `source` is taken.
-    Returns:
-        how many values were copied.
-    Raises:
-        CheckpointError: a weight that `state` does not have, or has in another shape.
-        ConfigError: no such adapter or expert.
-    """
-    hooks = {path: part for path, part in backbone.named_modules() if _is_of(part, name)}
-    if not hooks or any(not 0 <= expert < len(hook.experts) for hook in hooks.values()):
-        raise ConfigError(f"the language model has no expert {expert} of an adapter {name!r}.")
-    copied = 0
-    for path, hook in hooks.items():
-        layer = path.removesuffix(f".adapters.{name}.ffn")
-        (place,) = [key for key, part in backbone.get_submodule(layer).named_children() if hasattr(part, "base")]
-        for key, value in hook.experts[expert].state_dict().items():
-            wanted: tuple[str, ...] = (f"{layer}.{place}.{key}", f"{layer}.{place}.base.{key}")
-            if source is not None:
-                wanted = tuple(
-                    n for n in state if n.startswith(f"{layer}.") and n.endswith(f".ffn.experts.{source}.{key}")
-                )
-            given = [state[n] for n in wanted if n in state]
-            if len(given) != 1 or given[0].shape != value.shape:
-                found = [tuple(tensor.shape) for tensor in given] or "nothing"
-                raise CheckpointError(
-                    f"expert {expert} of {name!r} needs {layer}.{place}.{key} of shape {tuple(value.shape)}; the "
-                    f"weights given hold {found}. Take those of the same language model."
-                )
-            value.copy_(given[0])
-            copied += value.numel()
-    return copied
-
-
-def _is_of(part: Any, name: str) -> bool:
-    return isinstance(part, SparseExperts) and part.name == name

@@ -16,8 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from omniloom.backbone.base import Backbone
+from omniloom.backbone.doors import HookedFFN
 from omniloom.errors import ConfigError, FreezeError, ShapeError, did_you_mean
 from omniloom.interaction.base import HookContext, Interaction, Media, Moment, Site, SlotFacts, Source
+from omniloom.interaction.hooks import HookedLinear
 from omniloom.model.media import FusedPath, MediaPath, added, fuse, gather
 from omniloom.model.vocab import VocabRows
 from omniloom.planner import ModalityRow, Planner
@@ -141,9 +143,14 @@ class OmniModel(nn.Module):
     # -- components and parameters ----------------------------------------------------------------------------
 
     def components(self) -> dict[str, dict[str, nn.Parameter | Tensor]]:
-        """Component -> its parameters and saved buffers by their own names."""
+        """Component -> its parameters and saved buffers by their own names: those of the language model are the stock
+        model's, whatever adapters stand around its layers."""
         result: dict[str, dict[str, nn.Parameter | Tensor]] = {"backbone": {}, **{name: {} for name in self.adapters}}
-        for name, value in _state(self.backbone):
+        hooked = {path for path, part in self.backbone.named_modules() if isinstance(part, (HookedLinear, HookedFFN))}
+        for long, value in _state(self.backbone):
+            steps = long.split(".")
+            kept = [step for at, step in enumerate(steps) if step != "base" or ".".join(steps[:at]) not in hooked]
+            name = ".".join(kept)
             owner = next((adapter for adapter in self.adapters if f".adapters.{adapter}." in f".{name}"), "backbone")
             result[owner][name] = value
         for component, part in self.parts.items():

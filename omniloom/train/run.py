@@ -57,8 +57,11 @@ def train(
     wrong = check_parts(loaded)
     if wrong:
         raise ConfigError(wrong[0].message, file=wrong[0].file, line=wrong[0].line)
-    if not loaded.config.stages:
-        raise ConfigError("the run has no stages, so there is nothing to train.", file=str(loaded.sources[0]))
+    if not loaded.config.stages and not loaded.config.init:
+        raise ConfigError(
+            "the run has no `stages` to train and no `init` to begin with, so there is nothing to do.",
+            file=str(loaded.sources[0]),
+        )
     folder = Path(out) if out is not None else Path("runs") / loaded.config.name
     with run_lock(folder):
         if fresh:

@@ -8,9 +8,9 @@ import transformers
 from torch import nn
 
 from omniloom.backbone.causal_lm import CausalLM
-from omniloom.errors import CheckpointError, ConfigError
+from omniloom.errors import ConfigError
 from omniloom.interaction.base import HookContext, Site, SlotFacts
-from omniloom.interaction.moe_ffn import MoEFFN, SparseExperts, load_expert
+from omniloom.interaction.moe_ffn import MoEFFN, SparseExperts
 from omniloom.interaction.routing import route_slots
 from omniloom.sequence import Plan, Text
 from omniloom.testing.doubles import tiny_tokenizer
@@ -188,44 +188,6 @@ def test_copies_leave_adapters_at_linear_layers_behind(omni_folder):
     assert {name.rsplit(".", 2)[1] for name in model.components()["b"] if "experts" in name} == {
         "gate_proj", "up_proj", "down_proj",
     }  # fmt: skip
-
-
-# -- experts that were trained apart ----------------------------------------------------------------------------------
-
-
-def test_an_expert_is_loaded_from_a_language_model_whose_feed_forward_was_trained(omni_folder):
-    branch, model = model_with(omni_folder), model_with(omni_folder, a={**MOE, "route": {"text": [1]}, "balance": 0.0})
-    generator = torch.Generator().manual_seed(5)
-    for name, value in branch.components()["backbone"].items():
-        if ".mlp." in name:
-            value.data += torch.randn(value.shape, generator=generator) * 0.1
-    copied = load_expert(model.backbone, "a", 1, branch.components()["backbone"])
-    assert copied == sum(v.numel() for n, v in branch.components()["backbone"].items() if ".mlp." in n)
-    plan = branch.planner.plan(SAMPLES[0])  # text alone, whose slots take expert 1
-    assert largest(logits_of(model, plan), logits_of(branch, plan)) <= 1e-5
-    assert not torch.equal(logits_of(model, plan)[0], logits_of(model_with(omni_folder), plan)[0])
-
-
-def test_an_expert_is_loaded_from_another_mixture(omni_folder):
-    first, second = (model_with(omni_folder, b=MOE), model_with(omni_folder, a=MOE))
-    stir(first, "b")
-    load_expert(second.backbone, "a", 0, first.components()["b"], source=2)
-    for theirs, ours in zip(hooks_of(first), hooks_of(second), strict=True):
-        for key, value in ours.experts[0].state_dict().items():
-            assert torch.equal(value, theirs.experts[2].state_dict()[key])
-
-
-def test_experts_that_do_not_fit_are_refused(omni_folder):
-    model = model_with(omni_folder, a=MOE)
-    state = dict(model_with(omni_folder).components()["backbone"])
-    for name, number in (("a", 3), ("b", 0)):
-        with pytest.raises(ConfigError, match=f"has no expert {number} of an adapter '{name}'"):
-            load_expert(model.backbone, name, number, state)
-    with pytest.raises(CheckpointError, match=r"needs lm.model.layers.0.mlp.\w+.weight of shape .* hold nothing"):
-        load_expert(model.backbone, "a", 0, {})
-    state["lm.model.layers.1.mlp.down_proj.weight"] = torch.zeros(2, 2)
-    with pytest.raises(CheckpointError, match=r"hold \[\(2, 2\)\]"):
-        load_expert(model.backbone, "a", 0, state)
 
 
 # -- other language models --------------------------------------------------------------------------------------------
