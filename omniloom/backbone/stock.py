@@ -18,7 +18,7 @@ from omniloom.backbone.inside_whole import is_whole, open_inside
 from omniloom.errors import ConfigError, MissingAssetError
 from omniloom.registry import resolve_asset
 
-__all__ = ["DTYPES", "StockModel", "load_tokenizer"]
+__all__ = ["DTYPES", "StockModel", "fast_dtype", "load_tokenizer"]
 
 TEMPLATES = ("chat", "plain", "bare")
 _WITHOUT_ERRORS = {
@@ -29,16 +29,22 @@ _WITHOUT_ERRORS = {
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
+def fast_dtype() -> str:
+    """bfloat16 where the processor multiplies it (AVX512-BF16, AMX), else float32: emulated, it is many times slower."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
+
+
 class StockModel(HookableLayers):
     """A backbone around `lm`, a model of one of transformers' automatic classes (`auto`).
 
-    `id`: hub id, folder, `scheme:name` of the assets table, or a `.gguf` file, which is converted once beside
-    itself; of a whole multimodal model (LLaVA, Qwen2.5-VL ...) the language model inside is taken. `revision`: of a hub
-    id; pin it for results that can be rerun. `dtype`: of its weights. `template`: "chat" takes the tokenizer's chat
-    template, "plain" writes roles as text, "bare" writes nothing around what is said. `system`: None keeps the
-    template's own opening, "" opens with nothing, other text is the system prompt of every conversation without one.
-    `weights` False builds the true class with random weights from its config alone. `gradient_checkpointing` trades
-    time for memory.
+    `id`: hub id, folder, `scheme:name` of the assets table, or a `.gguf` file, which is converted once beside itself;
+    of a whole multimodal model (LLaVA, Qwen2.5-VL ...) the language model inside is taken. `revision`: of a hub id; pin
+    it for results that can be rerun. `dtype`: of its weights; "auto" takes `fast_dtype`. `template`: "chat" takes the
+    tokenizer's chat template, "plain" writes roles as text, "bare" writes nothing around what is said. `system`: None
+    keeps the template's own opening, "" opens with nothing, other text is the system prompt of every conversation
+    without one. `weights` False builds the true class with random weights from its config alone.
+    `gradient_checkpointing` trades time for memory.
     """
 
     def __init__(
@@ -54,8 +60,9 @@ class StockModel(HookableLayers):
         gradient_checkpointing: bool,
     ) -> None:
         super().__init__()
+        dtype = fast_dtype() if dtype == "auto" else dtype
         if dtype not in DTYPES:
-            raise ConfigError(f"backbone dtype is {dtype!r}; expected one of {', '.join(DTYPES)}.")
+            raise ConfigError(f"backbone dtype is {dtype!r}; expected auto or one of {', '.join(DTYPES)}.")
         if template not in TEMPLATES:
             raise ConfigError(f"backbone template is {template!r}; expected 'chat', 'plain' or 'bare'.")
         self.id, self.revision, self.dtype, self.template, self.system = id, revision, dtype, template, system

@@ -1,6 +1,7 @@
 """From a run file to a resolved run: everything that could differ the next time is measured or copied once.
 
-Threads are counted, minutes become steps, part files are copied into the run folder, and paths start from there.
+Threads are counted, the type of weights is chosen, minutes become steps, part files are copied into the run folder, and
+paths start from there.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 
+from omniloom.backbone.stock import fast_dtype
 from omniloom.config import LoadedRun, RunConfig, relocated
 from omniloom.data.pipeline import Pipeline
 from omniloom.data.sources import Source
@@ -36,6 +38,8 @@ def settle(loaded: LoadedRun, folder: Path) -> RunConfig:
     config = relocated(loaded.config, loaded.base_folder, folder)
     values = config.model_dump(mode="json", by_alias=True)
     values["threads"] = config.threads or os.cpu_count() or 1
+    if config.backbone.dtype == "auto":
+        values["backbone"]["dtype"] = fast_dtype()
     copied: dict[str, Path] = {}
 
     def brought(value: Any) -> Any:

@@ -101,7 +101,7 @@ MALFORMED: dict[str, tuple[bytes, int | None, str]] = {
     ),
     "a truth as number": (changed("seed: 0", "seed: true"), 2, "got True"),
     "a mapping for a list": (changed('train: ["*/projector", "*/encoder"]', "train: {a: 1}"), 33, "valid list"),
-    "unknown choice": (changed("dtype: bfloat16", "dtype: float8"), 5, "'bfloat16', 'float32' or 'float64'"),
+    "unknown choice": (changed("dtype: bfloat16", "dtype: float8"), 5, "'auto', 'bfloat16', 'float32' or 'float64'"),
     "extends itself": (b"extends: run.yaml\n" + RUN.encode(), 1, "circle: run.yaml -> run.yaml"),
     "extends nothing": (b"extends: base.yaml\n" + RUN.encode(), 1, "there is no base 'base.yaml'"),
     "extends no recipe": (b"extends: quickstrat\n" + RUN.encode(), 1, "recipe 'quickstrat'"),
