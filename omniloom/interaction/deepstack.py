@@ -11,8 +11,7 @@ layers 8, 16 and 24 of the vision tower and add to the first three layers of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from torch import Tensor, nn
 from omniloom.errors import ConfigError, ShapeError
 from omniloom.interaction.base import Interaction, Moment, Site, SlotFacts
 from omniloom.interaction.taps import Placed, items_in_slots, placed, tap_rows, tap_width, taps_of
-from omniloom.sequence import Packed
+from omniloom.sequence import Context, Packed
 
 __all__ = ["DeepStack", "StackedRows"]
 
@@ -42,17 +41,6 @@ class StackedRows(nn.Module):
         given: Placed = sides[self.layer]
         rows = given.rows if not hasattr(self, "gate") else given.rows * self.gate.tanh().to(given.rows.dtype)
         return hidden.index_put(given.places(facts), rows.to(hidden.dtype), accumulate=True)
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What a projector may know, as `omniloom.projectors.Context` has it."""
-
-    modality: str
-    instructions: Sequence[str]
-    embedding: Tensor | None = None
-    say: Callable[[str], Tensor] | None = None
-    answers: Sequence[int] = ()
 
 
 class DeepStack(Interaction):
@@ -139,7 +127,7 @@ class DeepStack(Interaction):
     def _projected(self, moment: Moment, modality: str, layer: int, tap: int) -> Packed:
         media = moment.media[modality]
         packed = tap_rows(media, modality, tap)
-        told = _Told(modality, [item.instruction for item in media.items])
+        context = Context(modality, instructions=[item.instruction for item in media.items])
         for part in self._projectors[modality][str(layer)]:  # type: ignore[index, union-attr]
-            packed = part(packed, told)
+            packed = part(packed, context)
         return packed

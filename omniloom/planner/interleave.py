@@ -26,12 +26,11 @@ class Strand:
 
 @dataclass(frozen=True)
 class Stretch:
-    """Rows `first` up to `stop` of strand `strand`. `begins_s`: a chunk of time begins here, at that second."""
+    """Rows `first` up to `stop` of strand `strand`."""
 
     strand: int
     first: int
     stop: int
-    begins_s: float | None = None
 
 
 class Interleaving(ABC):
@@ -63,7 +62,7 @@ class Chunks(Interleaving):
         self.every_s = every_s
 
     def order(self, strands: Sequence[Strand]) -> list[Stretch]:
-        """Stretches by (chunk, strand); a chunk's first bears its begin."""
+        """Stretches by (chunk, strand)."""
         places: dict[int, list[Stretch]] = {}
         for index, strand in enumerate(strands):
             if strand.times_s is None:
@@ -77,11 +76,7 @@ class Chunks(Interleaving):
                 if row == strand.rows or chunks[row] != chunks[first]:
                     places.setdefault(chunks[first], []).append(Stretch(index, first, row))
                     first = row
-        found: list[Stretch] = []
-        for chunk in sorted(places):
-            head, *rest = places[chunk]
-            found += [Stretch(head.strand, head.first, head.stop, chunk * self.every_s), *rest]
-        return found
+        return [stretch for chunk in sorted(places) for stretch in places[chunk]]
 
 
 class Even(Interleaving):

@@ -1,6 +1,7 @@
 """Room 2: a sample, its shapes, its codes and its Plan, as data."""
 
 from omniloom.sequence.codes import Block, Codes, Vocabulary
+from omniloom.sequence.context import Context
 from omniloom.sequence.packed import Auxiliary, Packed, Projected, Shape
 from omniloom.sequence.plan import Plan
 from omniloom.sequence.raws import Bundle, Raw, same_raw
@@ -13,6 +14,7 @@ __all__ = [
     "Block",
     "Bundle",
     "Codes",
+    "Context",
     "Item",
     "Kind",
     "Packed",

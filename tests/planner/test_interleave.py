@@ -41,9 +41,9 @@ def test_two_seconds_of_frames_are_followed_by_two_seconds_of_sound():
     frames = Strand(6, [0, 0, 1, 1, 2, 2])
     sound = Strand(3, [0, 1.5, 2.5])
     assert Chunks(every_s=2).order([frames, sound]) == [
-        Stretch(0, 0, 4, 0.0),
+        Stretch(0, 0, 4),
         Stretch(1, 0, 2),
-        Stretch(0, 4, 6, 2.0),
+        Stretch(0, 4, 6),
         Stretch(1, 2, 3),
     ]
 
