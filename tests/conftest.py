@@ -29,11 +29,14 @@ settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items):
-    """Workers take whole files, for what a file prepares once; of the archetypes, each system by itself."""
+    """Workers take whole files, for what a file prepares once; of the archetypes each system, of the documentation each
+    page with all tests about it."""
     for item in items:
         group, callspec = item.location[0], getattr(item, "callspec", None)
         if "trial" in item.fixturenames and callspec is not None:
             group = callspec.id
+        elif "played" in item.fixturenames:
+            group = (callspec.params["page"] if callspec is not None else item.module.PAGE).name
         item.add_marker(pytest.mark.xdist_group(name=group))
 
 

@@ -30,7 +30,7 @@ DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.
 
 
 def fast_dtype() -> str:
-    """bfloat16 where the processor multiplies it (AVX512-BF16, AMX), else float32: emulated, it is many times slower."""
+    """bfloat16 where the processor multiplies it (AVX512-BF16, AMX), else float32: emulated, it is far slower."""
     found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import yaml
 
 from omniloom.checkpoint import load_model, read_manifest
@@ -12,6 +13,18 @@ from omniloom.errors import ConfigError, TrainingError
 from omniloom.model import compose
 from omniloom.train import open_sources, train
 from tests.train.runs import digests_of, moody_rows, run_file, stage, steps_of
+
+
+@pytest.mark.parametrize(("found", "dtype"), [({"avx512_bf16": True}, "bfloat16"), ({"avx2": True}, "float32")])
+def test_the_type_of_weights_is_chosen_by_the_machine_once_and_written_down(tiny, monkeypatch, found, dtype):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    file = run_file(
+        tiny, f"auto-{dtype}", stages=[stage(steps=1)], backbone={"id": "./language-model", "dtype": "auto"}
+    )
+    out = train(file, out=tiny / f"auto-{dtype}")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {}, raising=False)
+    model, config = load_model(out)
+    assert config.backbone.dtype == dtype and model.backbone.lm.dtype == getattr(torch, dtype)
 
 
 def test_stages_train_exactly_what_they_declare_one_after_another(tiny):
