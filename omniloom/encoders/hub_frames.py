@@ -59,7 +59,7 @@ class HubVideoProcessor(Processor):
         if kind not in PICTURES:
             raise ConfigError(f"{id!r} has the processor {name!r}, unknown here.{did_you_mean(kind, PICTURES)}")
         self.config: dict[str, Any] = {**PICTURES[kind], **{k: v for k, v in given.items() if v is not None}}
-        check_picture_config(id, self.config)
+        check_picture_config(id, kind, self.config)
 
     def __call__(self, payload: Any, rng: torch.Generator | None = None) -> Tensor:
         """The raw tensor of one clip; nothing is random.

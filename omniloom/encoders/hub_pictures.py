@@ -14,6 +14,7 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
+from omniloom.encoders.scaling import scaled
 from omniloom.errors import ConfigError
 
 __all__ = ["PICTURES", "check_picture_config", "processor_kind", "read_picture"]
@@ -41,6 +42,7 @@ PICTURES: dict[str, dict[str, Any]] = {
     | {"offset": True},
 }
 """What a file leaves out, by kind of processor. `resample` is Pillow's number: 2 bilinear, 3 bicubic."""
+_BOTH_SIDES = ("Blip", "GotOcr2", "ViT")
 
 
 def processor_kind(name: str) -> str:
@@ -50,18 +52,19 @@ def processor_kind(name: str) -> str:
     return name
 
 
-def check_picture_config(id: str, config: dict[str, Any]) -> None:
+def check_picture_config(id: str, kind: str, config: dict[str, Any]) -> None:
     """Refuse sizes that would be guessed at, and write older ones as newer files do.
 
+    Args:
+        kind: a key of PICTURES; of some kinds one number is both sides, of others the shorter one.
     Raises:
         ConfigError: sides of other names, or a middle that is larger than what it is cut from.
     """
     if config.get("image_processor_type", "").startswith("LlavaImage") and config.get("do_pad"):
         config["pad_to_square"] = True
     if isinstance(config["size"], int):
-        # Older files: one number is the shorter side where a crop follows, both sides otherwise.
         side = config["size"]
-        config["size"] = {"shortest_edge": side} if config["do_center_crop"] else {"height": side, "width": side}
+        config["size"] = {"height": side, "width": side} if kind in _BOTH_SIDES else {"shortest_edge": side}
     keys = set(config["size"])
     if keys not in ({"shortest_edge"}, {"height", "width"}):
         raise ConfigError(f"{id!r} resizes by {sorted(keys)}; known are shortest_edge, or height and width.")
@@ -78,10 +81,11 @@ def read_picture(config: Mapping[str, Any], pixels: np.ndarray) -> Tensor:
         picture = _squared(picture, config["image_mean"])
     if config.get("do_resize", True):
         height, width = _resized(picture.height, picture.width, config["size"])
-        picture = picture.resize((width, height), resample=Pillow.Resampling(config["resample"]))
+        picture = scaled(picture, height, width, config["resample"])
     if config["do_center_crop"]:
         height, width = _height_width(config["crop_size"])
-        left, top = (picture.width - width) // 2, (picture.height - height) // 2
+        # Where the picture is smaller, black surrounds it, and of an odd rest the larger part lies right and below.
+        left, top = int((picture.width - width) / 2), int((picture.height - height) / 2)
         picture = picture.crop((left, top, left + width, top + height))
     raw = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(torch.float32)
     if config.get("do_rescale", True):

@@ -1,7 +1,7 @@
 """The processor of a published encoder, read from its preprocessor_config.json and computed by our own code.
 
-Pictures are resized by Pillow on 8-bit pixels, as these models were trained; sounds become what `hub_sounds` tells.
-Nothing of the repository's own code is imported.
+Pictures are resized by Pillow on 8-bit pixels, as these models were trained (`scaling` says how near transformers'
+torchvision classes are); sounds become what `hub_sounds` tells. Nothing of the repository's own code is imported.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class HubProcessor(Processor):
         self.config: dict[str, Any] = {**known[self.type], **{k: v for k, v in given.items() if v is not None}}
         self.payload_kind = "image" if self.type in PICTURES else "audio"
         if self.payload_kind == "image":
-            check_picture_config(id, self.config)
+            check_picture_config(id, self.type, self.config)
             if square:
                 self.config["pad_to_square"] = True
         elif self.config.get("dither"):

@@ -1,7 +1,8 @@
 """Pictures and clips at their own size: scaled a little so that patches divide them, never cropped, never squeezed.
 
 Source: Qwen2-VL (arXiv:2409.12191), section 2.1, and its published processor: sides become multiples of two patches,
-the number of pixels stays between two bounds, proportions stay as near as they can.
+the number of pixels stays between two bounds, proportions stay as near as they can. Sizes and grids are those of the
+published processors; which frames of a clip are seen is the choice of `frames` and `rate_hz`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from omniloom.encoders.base import Processor
 from omniloom.encoders.frames import check_frames, chosen_frames, frame_begins, frame_windows
-from omniloom.encoders.hub_files import read_processor_config
+from omniloom.encoders.hub_files import read_processor_config, refuse_options
 from omniloom.encoders.payload_checks import require_payload
+from omniloom.encoders.scaling import scaled
 from omniloom.errors import ConfigError, MediaError
 from omniloom.media import Image, Video
 from omniloom.sequence import Shape
@@ -38,6 +40,17 @@ _DEFAULTS: dict[str, Any] = {
     "resample": 3,
     "video_processor_type": "",
 }
+# Of clips, where a file says nothing.
+_CLIPS: dict[str, dict[str, Any]] = {
+    "Qwen2": {"min_pixels": 128 * 28 * 28, "max_pixels": 768 * 28 * 28},
+    "Qwen3": {
+        "patch_size": 16,
+        "min_pixels": 128 * 32 * 32,
+        "max_pixels": 768 * 32 * 32,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.5, 0.5, 0.5],
+    },
+}
 
 
 class NativeImageProcessor(Processor):
@@ -47,7 +60,7 @@ class NativeImageProcessor(Processor):
 
     Args:
         id: hub id, folder, or `scheme:name` of the assets table whose preprocessor_config.json gives patches, bounds,
-            mean and deviation; None takes those of Qwen2-VL.
+            mean and deviation; None takes those of Qwen2-VL's pictures.
         frames: None reads pictures; a number reads videos, with at most so many frames an item.
         rate_hz: frames a second of a video; rows then have times, and `split` cuts longer clips into windows. None
             takes `frames` frames evenly over the whole clip.
@@ -57,7 +70,7 @@ class NativeImageProcessor(Processor):
         revision: branch, tag or commit on the hub.
     Raises:
         MissingAssetError: no preprocessor_config.json there.
-        ConfigError: bounds that leave nothing.
+        ConfigError: bounds that leave nothing; a file that asks for what is not computed here.
     """
 
     def __init__(
@@ -75,17 +88,7 @@ class NativeImageProcessor(Processor):
         self.id, self.frames, self.rate_hz, self.revision = id, frames, rate_hz, revision
         self.min_px, self.max_px, self.bounds = min_px, max_px, bounds
         self.payload_kind = "image" if frames is None else "video"
-        files = ["preprocessor_config.json", "processor_config.json"]
-        if frames is not None:
-            files.insert(0, "video_preprocessor_config.json")
-        sections = ("image_processor",) if frames is None else ("video_processor", "image_processor")
-        given = {} if id is None else read_processor_config(id, revision, files=files, sections=sections)
-        size = given.get("size") or {}
-        # Newer files write the bounds as sides of `size`, which they are not.
-        for name, side in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-            if side in size:
-                given.setdefault(name, size[side])
-        self.config: dict[str, Any] = {**_DEFAULTS, **{name: given[name] for name in _DEFAULTS if given.get(name)}}
+        self.config = dict(_DEFAULTS) if id is None else _published(id, revision, is_clip=frames is not None)
         self.patch_px, self.merge = int(self.config["patch_size"]), int(self.config["merge_size"])
         self.temporal = int(self.config["temporal_patch_size"])
         self.least_px = int(self.config["min_pixels"] if min_px is None else min_px)
@@ -109,11 +112,9 @@ class NativeImageProcessor(Processor):
             pictures = require_payload(payload, Image, self).pixels[None]
         else:
             pictures = chosen_frames(require_payload(payload, Video, self), self.frames, self.rate_hz)
-        short = -len(pictures) % self.temporal
-        count = len(pictures) + short if self.is_shared else 1
-        size = self._size(pictures.shape[1], pictures.shape[2], count)
+        size = self._size(*pictures.shape[:3])
         raw = torch.stack([self._scaled(picture, size) for picture in pictures])
-        return torch.cat([raw, raw[-1:].expand(short, -1, -1, -1)])
+        return torch.cat([raw, raw[-1:].expand(-len(pictures) % self.temporal, -1, -1, -1)])
 
     def shape(self, raw: Tensor) -> Shape:
         """One row per patch on the grid (F / temporal patch, Y / patch, X / patch), at the time of its first frame."""
@@ -140,34 +141,67 @@ class NativeImageProcessor(Processor):
         name = "preprocessor_config.json" if self.frames is None else "video_preprocessor_config.json"
         (folder / name).write_text(json.dumps(self.config, indent=2, sort_keys=True) + "\n")
 
-    def _size(self, height: int, width: int, count: int) -> tuple[int, int]:
+    def _size(self, frames: int, height: int, width: int) -> tuple[int, int]:
         if max(height, width) > _MOST_STRETCHED * min(height, width):
             raise MediaError(
                 f"invalid_{self.payload_kind}",
                 f"{height} x {width} pixels are over {_MOST_STRETCHED} times as long as wide. Cut it into parts.",
             )
+        side = self.patch_px * self.merge
+        if not self.is_shared:
+            return fitting_size(height, width, side, min_px=self.least_px, max_px=self.most_px)
+        # As Qwen3-VL has it: small frames first grow to a cell, and temporal patches are counted with halves rounded
+        # to the even number, so that five frames count as four.
+        grow = max(side / height, side / width, 1)
+        frames = max(frames, self.temporal)
+        counted = round(frames / self.temporal) * self.temporal
+        height, width = int(height * grow), int(width * grow)
         return fitting_size(
-            height, width, self.patch_px * self.merge, min_px=self.least_px, max_px=self.most_px, count=count
+            height, width, side, min_px=self.least_px, max_px=self.most_px, count=frames, counted=counted
         )
 
     def _scaled(self, picture: np.ndarray, size: tuple[int, int]) -> Tensor:
-        resample = Pillow.Resampling(self.config["resample"])
-        pixels = np.array(Pillow.fromarray(picture).resize((size[1], size[0]), resample=resample))
+        pixels = np.array(scaled(Pillow.fromarray(picture), *size, self.config["resample"]))
         raw = torch.from_numpy(pixels).permute(2, 0, 1).to(torch.float32) / 255
         mean, std = (raw.new_tensor(self.config[key])[:, None, None] for key in ("image_mean", "image_std"))
         return (raw - mean) / std
 
 
-def fitting_size(height: int, width: int, side: int, *, min_px: int, max_px: int, count: int = 1) -> tuple[int, int]:
+def fitting_size(
+    height: int, width: int, side: int, *, min_px: int, max_px: int, count: int = 1, counted: int | None = None
+) -> tuple[int, int]:
     """Height and width as multiples of `side`, so that `count` such pictures have min_px to max_px pixels.
 
     Where both cannot hold, `side` is the least height and width.
+
+    Args:
+        counted: as how many pictures they are held against the bounds; None: all of them.
     """
     sides = round(height / side) * side, round(width / side) * side
-    if count * sides[0] * sides[1] > max_px:
+    pixels = (count if counted is None else counted) * sides[0] * sides[1]
+    if pixels > max_px:
         shrink = math.sqrt(count * height * width / max_px)
         return max(side, math.floor(height / shrink / side) * side), max(side, math.floor(width / shrink / side) * side)
-    if count * sides[0] * sides[1] < min_px:
+    if pixels < min_px:
         grow = math.sqrt(min_px / (count * height * width))
         return math.ceil(height * grow / side) * side, math.ceil(width * grow / side) * side
     return max(side, sides[0]), max(side, sides[1])
+
+
+def _published(id: str, revision: str | None, *, is_clip: bool) -> dict[str, Any]:
+    """What a published processor's file says of our options, in the words of _DEFAULTS."""
+    files, sections = ["preprocessor_config.json", "processor_config.json"], ["image_processor"]
+    if is_clip:
+        files.insert(0, "video_preprocessor_config.json")
+        sections.insert(0, "video_processor")
+    given = read_processor_config(id, revision, files=files, sections=sections)
+    refuse_options(id, given, cap_pixels_per_frame=False)
+    given = {name: value for name, value in given.items() if value is not None}
+    # Newer files write the bounds as sides of `size`, which they are not.
+    size = given.get("size", {})
+    for name, side in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+        if side in size or name in size:
+            given.setdefault(name, size.get(side, size.get(name)))
+    is_qwen3 = str(given.get("video_processor_type", "")).startswith("Qwen3")
+    defaults = {**_DEFAULTS, **(_CLIPS["Qwen3" if is_qwen3 else "Qwen2"] if is_clip else {})}
+    return {name: given.get(name, value) for name, value in defaults.items()}

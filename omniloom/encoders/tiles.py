@@ -19,8 +19,9 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from omniloom.encoders.base import Processor
-from omniloom.encoders.hub_files import read_processor_config
+from omniloom.encoders.hub_files import read_processor_config, refuse_options
 from omniloom.encoders.payload_checks import require_payload
+from omniloom.encoders.scaling import scaled
 from omniloom.errors import ConfigError
 from omniloom.media import Image
 from omniloom.sequence import Bundle, Shape
@@ -58,7 +59,8 @@ class TilesProcessor(Processor):
         revision: branch, tag or commit on the hub.
     Raises:
         MissingAssetError: no preprocessor_config.json there.
-        ConfigError: an unknown rule, or sizes that are no multiples of the side.
+        ConfigError: an unknown rule, sizes that are no multiples of the side, or a file that asks for what is not
+            computed here.
     """
 
     payload_kind = "image"
@@ -76,8 +78,10 @@ class TilesProcessor(Processor):
         self.id, self.rule, self.size_px, self.sizes_px = id, rule, size_px, sizes_px
         self.max_tiles, self.revision = max_tiles, revision
         given = {} if id is None else read_processor_config(id, revision, sections=("image_processor",))
-        self.config: dict[str, Any] = {**_DEFAULTS, **{name: given[name] for name in _DEFAULTS if given.get(name)}}
-        self.side = size_px or _side(self.config["size"])
+        refuse_options(str(id), given, min_patches=1)
+        given = {name: value for name, value in given.items() if value is not None}
+        self.config: dict[str, Any] = {name: given.get(name, value) for name, value in _DEFAULTS.items()}
+        self.side = size_px or _side(self.config["size"], given.get("crop_size"))
         self.sizes = [(int(y), int(x)) for y, x in sizes_px or self.config["image_grid_pinpoints"]]
         self.most = int(max_tiles or self.config["max_patches"])
         kind = str(self.config["image_processor_type"])
@@ -125,7 +129,7 @@ class TilesProcessor(Processor):
         (folder / "preprocessor_config.json").write_text(json.dumps(self.config, indent=2, sort_keys=True) + "\n")
 
     def _scaled(self, picture: Pillow.Image, height: int, width: int) -> np.ndarray:
-        return np.array(picture.resize((width, height), resample=Pillow.Resampling(self.config["resample"])))
+        return np.array(scaled(picture, height, width, self.config["resample"]))
 
     def _padded(self, picture: Pillow.Image, height: int, width: int) -> np.ndarray:
         """The picture in its own proportions in the middle of black."""
@@ -145,11 +149,13 @@ class TilesProcessor(Processor):
         return Bundle(pixels=((raw - mean) / std).contiguous(), mosaic=torch.tensor([rows, columns, height, width]))
 
 
-def _side(size: int | dict[str, int]) -> int:
-    sides = {size} if isinstance(size, int) else {int(side) for side in size.values()}
+def _side(*sizes: int | dict[str, int] | None) -> int:
+    sides = {side for size in sizes if size for side in ([size] if isinstance(size, int) else size.values())}
     if len(sides) != 1:
-        raise ConfigError(f"tiles are squares, and the configuration has the sizes {size}. Set size_px.")
-    return sides.pop()
+        raise ConfigError(
+            f"tiles are squares of one side, and the configuration has the sizes {sorted(sides)}. Set size_px."
+        )
+    return int(sides.pop())
 
 
 def _best_size(height: int, width: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -177,6 +177,22 @@ def test_older_files_with_plain_numbers_are_read(tmp_path):
     assert HubProcessor(id=str(tmp_path))(Image(np.zeros((60, 90, 3), np.uint8))).shape == (3, 32, 32)
 
 
+@pytest.mark.parametrize(
+    "kind,shape", [("CLIP", (3, 32, 48)), ("Siglip", (3, 32, 48)), ("ViT", (3, 32, 32)), ("Blip", (3, 32, 32))]
+)
+def test_one_number_is_the_shorter_side_or_both_as_the_kind_has_it(kind, shape, tmp_path):
+    config = {"image_processor_type": f"{kind}ImageProcessor", "size": 32, "do_center_crop": False}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    assert HubProcessor(id=str(tmp_path))(Image(np.zeros((60, 90, 3), np.uint8))).shape == shape
+
+
+def test_black_surrounds_a_picture_smaller_than_the_middle_that_is_cut_out(tmp_path):
+    kind = {"image_processor_type": "CLIPImageProcessor", "do_resize": False, "do_normalize": False, "crop_size": 6}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kind))
+    raw = HubProcessor(id=str(tmp_path))(Image(np.full((8, 3, 3), 255, np.uint8)))
+    assert raw[0].tolist() == [[0, 1, 1, 1, 0, 0]] * 6  # of three black columns one lies left and two right
+
+
 def test_the_section_of_a_whole_processor_is_read(tmp_path):
     section = {"image_processor": {"image_processor_type": "ViTImageProcessor", "size": {"height": 16, "width": 24}}}
     (tmp_path / "processor_config.json").write_text(json.dumps(section))

@@ -13,27 +13,18 @@ from omniloom.encoders.native_image import NativeImageProcessor, fitting_size
 from omniloom.errors import ConfigError, MediaError, MissingAssetError
 from omniloom.media import Image, Video
 from omniloom.registry import build, spec_of
-
-NOISE = np.random.default_rng(0)
+from tests.encoders.rounding import assert_rounded, by_channel, noise, patches, soft_noise
 
 
 def picture(height: int, width: int) -> Image:
-    return Image(NOISE.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image(noise(height, width))
 
 
 def clip(frames: int, height: int = 60, width: int = 90, rate_hz: float = 10.0) -> Video:
-    return Video(NOISE.integers(0, 256, (frames, height, width, 3), dtype=np.uint8), np.arange(frames) / rate_hz)
+    return Video(np.stack([noise(height, width) for _ in range(frames)]), np.arange(frames) / rate_hz)
 
 
-def patches(raw: torch.Tensor, patch: int, merge: int) -> torch.Tensor:
-    """Raw pixels in the order of transformers' own flattened patches."""
-    frames, channels, height, width = raw.shape
-    y, x = height // patch, width // patch
-    cut = raw.view(frames // 2, 2, channels, y // merge, merge, patch, x // merge, merge, patch)
-    return cut.permute(0, 3, 6, 4, 7, 2, 1, 5, 8).reshape(-1, channels * 2 * patch * patch)
-
-
-@pytest.mark.parametrize("size", [(120, 80), (10, 12), (28, 28), (431, 300), (15, 160), (700, 900)])
+@pytest.mark.parametrize("size", [(84, 120), (10, 12), (28, 28), (30, 21), (300, 431), (15, 160), (700, 900)])
 @pytest.mark.parametrize(
     "options", [{}, {"min_pixels": 56 * 56, "max_pixels": 200 * 200}, {"patch_size": 16, "image_mean": [0.5] * 3}]
 )
@@ -48,14 +39,35 @@ def test_pictures_equal_those_of_transformers(size, options, tmp_path):
     assert list(part.shape(raw).grid) == expected["image_grid_thw"][0].tolist()
 
 
+@pytest.mark.parametrize("size", [(120, 80), (431, 300), (640, 97)])
+def test_tall_pictures_equal_those_of_transformers_up_to_rounding(size, tmp_path):
+    published = Qwen2VLImageProcessorPil(max_pixels=200 * 200)
+    published.save_pretrained(tmp_path)
+    pixels, part = soft_noise(*size), NativeImageProcessor(id=str(tmp_path))
+    expected = published(pixels, return_tensors="pt")
+    raw = part(Image(pixels))
+    assert list(part.shape(raw).grid) == expected["image_grid_thw"][0].tolist()
+    ours = by_channel(patches(raw, 14, 2))
+    assert_rounded(ours, by_channel(expected["pixel_values"]), published.image_std)
+
+
 def test_without_an_id_the_processor_is_that_of_qwen2_vl():
-    image = picture(64, 100)
+    image = picture(56, 100)
     expected = Qwen2VLImageProcessorPil()(image.pixels, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(patches(NativeImageProcessor()(image), 14, 2), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_older_files_write_the_bounds_as_such(tmp_path):
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"min_pixels": 3136, "max_pixels": 6272}))
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"min_pixels": 3136, "max_pixels": 6272},
+        {"size": {"min_pixels": 3136, "max_pixels": 6272}},
+        {"min_pixels": None, "max_pixels": None, "size": {"shortest_edge": 3136, "longest_edge": 6272}},
+        {"max_pixels": 6272, "size": {"shortest_edge": 3136, "longest_edge": 99_999}},
+    ],
+)
+def test_bounds_are_read_wherever_files_write_them(config, tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
     raw = NativeImageProcessor(id=str(tmp_path))(picture(500, 500))
     assert raw.shape == (2, 3, 56, 56)  # 6272 pixels are 79.2 squared; two merged cells of 28 fit in
 
@@ -105,11 +117,30 @@ def test_bounds_may_hold_for_all_frames_of_an_item():
     assert shared.shape[-2:] == (84, 84)  # 10 cells for each of 6 frames are 3.2 squared
 
 
-def test_the_shared_bounds_are_those_of_qwen3_vl():
+@pytest.mark.parametrize("frames", [2, 3, 5, 8])
+@pytest.mark.parametrize("size", [(100, 100), (40, 300), (190, 239), (1, 71), (286, 8)])
+def test_the_shared_bounds_are_those_of_qwen3_vl(frames, size, tmp_path):
     module = pytest.importorskip("transformers.models.qwen3_vl.video_processing_qwen3_vl")
-    for frames, height, width in ((2, 100, 100), (8, 640, 360), (64, 1080, 1920), (4, 40, 300)):
-        expected = module.smart_resize(frames, height, width, 2, 32, 128 * 1024, 768 * 1024)
-        assert fitting_size(height, width, 32, min_px=128 * 1024, max_px=768 * 1024, count=frames) == expected
+    least, most = 128 * 1024, 192 * 1024
+    config = {"video_processor_type": "Qwen3VLVideoProcessor", "min_pixels": least, "max_pixels": most}
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(config))
+    raw = NativeImageProcessor(id=str(tmp_path), frames=8)(clip(frames, *size))
+    assert raw.shape[-2:] == module.smart_resize(frames, *size, 2, 32, least, most)
+
+
+def test_a_frame_alone_counts_as_a_whole_temporal_patch():
+    part = NativeImageProcessor(frames=4, min_px=28 * 28, max_px=28 * 28 * 32, bounds="item")
+    assert part(clip(1, 280, 280)).shape == part(clip(2, 280, 280)).shape == (2, 3, 112, 112)
+
+
+@pytest.mark.parametrize(
+    "kind,patch,least,most", [("Qwen2VL", 14, 100_352, 602_112), ("Qwen3VL", 16, 131_072, 786_432)]
+)
+def test_clips_of_a_file_that_says_little_are_as_its_kind_takes_them(kind, patch, least, most, tmp_path):
+    file = tmp_path / "video_preprocessor_config.json"
+    file.write_text(json.dumps({"video_processor_type": f"{kind}VideoProcessor"}))
+    part = NativeImageProcessor(id=str(tmp_path), frames=4)
+    assert (part.patch_px, part.least_px, part.most_px) == (patch, least, most)
 
 
 @pytest.mark.parametrize("kind,side", [("Qwen2VLVideoProcessor", 196), ("Qwen3VLVideoProcessor", 84)])
@@ -133,6 +164,19 @@ def test_bounds_that_leave_nothing_are_refused():
     for options in ({"max_px": 500}, {"min_px": 9000, "max_px": 8000}, {"bounds": "clip"}, {"rate_hz": 1.0}):
         with pytest.raises(ConfigError):
             NativeImageProcessor(**options)
+
+
+@pytest.mark.parametrize("option", [{"cap_pixels_per_frame": True}, {"do_normalize": False}, {"rescale_factor": 1.0}])
+def test_a_file_that_asks_for_what_is_not_computed_is_refused(option, tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(option))
+    with pytest.raises(ConfigError, match=next(iter(option))):
+        NativeImageProcessor(id=str(tmp_path), frames=4)
+
+
+def test_the_filter_of_the_file_is_taken(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"resample": 0, "image_mean": [0] * 3}))
+    pixels = np.where(noise(20, 20) > 127, 255, 0).astype(np.uint8)
+    assert len(NativeImageProcessor(id=str(tmp_path))(Image(pixels)).unique()) == 4  # black, and white over each std
 
 
 def test_a_folder_without_a_configuration_is_named(tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -20,14 +22,15 @@ from omniloom.errors import ConfigError
 from omniloom.media import Image
 from omniloom.registry import build, spec_of
 from omniloom.sequence import Shape, same_raw
+from tests.encoders.rounding import assert_rounded, noise, soft_noise
 
-NOISE = np.random.default_rng(0)
-SIZES = [(60, 90), (32, 32), (200, 40), (17, 300), (333, 250), (100, 201)]
+SIZES = [(60, 90), (32, 32), (31, 9), (17, 300), (250, 333), (100, 201)]
+TALL = [(200, 40), (333, 250), (90, 60)]
 _SMALL = {"sizes_px": [[32, 64], [64, 32], [64, 64], [32, 96]], "size_px": 32}
 
 
 def picture(height: int, width: int) -> Image:
-    return Image(NOISE.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    return Image(noise(height, width))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -56,7 +59,22 @@ def test_the_grid_of_the_nearest_proportions_is_cut_as_transformers_does(size, m
     torch.testing.assert_close(raw["pixels"], whole_first, atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("size", [*SIZES, (1000, 700), (448, 449), (2000, 2000), (120, 3000)])
+@pytest.mark.parametrize("size", TALL)
+@pytest.mark.parametrize("kind", [LlavaOnevisionImageProcessorPil, GotOcr2ImageProcessorPil])
+def test_tall_pictures_are_cut_as_transformers_does_up_to_rounding(kind, size, tmp_path):
+    rule = {"crop_to_patches": True, "max_patches": 4}
+    if kind is LlavaOnevisionImageProcessorPil:
+        rule = {"image_grid_pinpoints": _SMALL["sizes_px"]}
+    published = kind(size={"height": 32, "width": 32}, **rule)
+    published.save_pretrained(tmp_path)
+    pixels = soft_noise(*size)
+    raw = TilesProcessor(id=str(tmp_path))(Image(pixels))["pixels"]
+    expected = published(pixels, return_tensors="pt")["pixel_values"]
+    expected = expected[0] if expected.dim() == 5 else torch.cat([expected[-1:], expected[:-1]])
+    assert_rounded(raw, expected, published.image_std)
+
+
+@pytest.mark.parametrize("size", [*SIZES, *TALL, (1000, 700), (448, 449), (2000, 2000), (120, 3000)])
 def test_the_grid_by_area_is_that_of_minicpm(size):
     published = MiniCPMV4_6ImageProcessorPil().get_sliced_grid(size, 9, 64) or [0, 0]
     raw = TilesProcessor(rule="area", size_px=64, max_tiles=9)(picture(*size))
@@ -110,6 +128,14 @@ def test_sizes_that_tiles_do_not_fill_are_refused():
     for options in ({"size_px": 32}, {"rule": "most"}, {"sizes_px": []}):
         with pytest.raises(ConfigError, match="tiles"):
             TilesProcessor(**{"sizes_px": [[32, 40]], "size_px": 32} | options)
+
+
+@pytest.mark.parametrize("option", [{"crop_size": 224}, {"min_patches": 2}, {"do_rescale": False}])
+def test_a_file_that_asks_for_what_is_not_computed_is_refused(option, tmp_path):
+    config = {"image_processor_type": "LlavaNextImageProcessor", "size": 336, **option}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match=r"224|min_patches|do_rescale"):
+        TilesProcessor(id=str(tmp_path))
 
 
 def test_a_saved_configuration_builds_the_same_processor(tmp_path):

@@ -22,7 +22,7 @@ from tests.published.test_qwen_audio import WINDOW
 SIDE = {"height": 16, "width": 16}
 SEEN = [
     sample(user(image(1), "What is it?")),
-    sample(user(image(2, height=50, width=11), "Really?")),
+    sample(user(image(2, height=15, width=4), "Really?")),
 ]
 HEARD = [
     sample(user(sound(1, 730), "What is it?")),
