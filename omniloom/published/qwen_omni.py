@@ -11,6 +11,7 @@ from omniloom.published.source import Part, Published, Row, Source
 __all__ = ["qwen2_5_omni"]
 
 _LONGEST_S = 300.0
+_LEAST_CELLS, _MOST_CELLS = 128, 768  # of a clip's frame: its processor says so, whatever the file says of pictures
 
 
 def qwen2_5_omni(source: Source) -> Published:
@@ -19,6 +20,8 @@ def qwen2_5_omni(source: Source) -> Published:
     The row `movie` is a clip with its sound, in chunks of time; `video` is one without.
     """
     config = source.config
+    cell_px = (config.vision_config.patch_size * config.vision_config.spatial_merge_size) ** 2
+    seen = seen_rows(source, merger("rms"), min_px=_LEAST_CELLS * cell_px, max_px=_MOST_CELLS * cell_px)
     sound = Row(
         "audio",
         "audio",
@@ -28,7 +31,7 @@ def qwen2_5_omni(source: Source) -> Published:
         [Part({"type": "linear"}, {"map": "audio_tower.proj"})],
     )
     return Published(
-        [*seen_rows(source, merger("rms")), sound, Row("movie", "video", split=["video", "audio"])],
+        [*seen, sound, Row("movie", "video", split=["video", "audio"])],
         context={
             "positions": {"type": "tmrope", "rate_hz": float(config.position_id_per_seconds)},
             "interleave": {"type": "chunks", "every_s": float(config.seconds_per_chunk)},

@@ -31,11 +31,15 @@ def merger(norm: str) -> Part:
     return Part({"type": "merge", "norm": norm}, tensors, shared="merger")
 
 
-def seen_rows(source: Source, merger: Part) -> list[Row]:
-    """Pictures and clips through one tower and one merger."""
+def seen_rows(source: Source, merger: Part, **bounds: int) -> list[Row]:
+    """Pictures and clips through one tower and one merger.
+
+    Args:
+        bounds: min_px and max_px of a clip's frames, where they are not those of the processor's file.
+    """
     config = source.config
     tower = Part(source.named("native_vision"), shared="tower")
-    clip = source.named("native_image", frames=_FRAMES, rate_hz=_RATE_HZ)
+    clip = source.named("native_image", frames=_FRAMES, rate_hz=_RATE_HZ, **bounds)
     return [
         _row("image", source, config.image_token_id, source.named("native_image"), tower, merger),
         _row("video", source, config.video_token_id, clip, tower, merger),

@@ -143,6 +143,14 @@ def positions_of(theirs, given: dict) -> torch.Tensor:
     )[0]
 
 
+def test_frames_of_clips_have_as_many_cells_as_the_published_processor_bounds_them_to(pair):
+    size, rows = transformers.Qwen2_5OmniProcessor.videos_kwargs["size"], pair[1].planner.rows
+    clips, pictures = (rows[name].input.processor for name in ("video", "image"))
+    cells = [bound // (4 * 2) ** 2 for bound in (clips.least_px, clips.most_px)]
+    assert cells == [size[side] // 28**2 for side in ("shortest_edge", "longest_edge")] == [128, 768]
+    assert (pictures.least_px, pictures.most_px) == (64, 1024)
+
+
 def test_a_plan_is_the_text_of_the_template_with_rows_for_media(pair):
     for one, plan in zip(APART, plans_of(pair[1], APART), strict=True):
         text = rendered(pair[1], one)
