@@ -106,6 +106,19 @@ class Backbone(nn.Module, ABC):
         """
         raise _no_door(self, "attention mask")
 
+    def hook_kept(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        """Put a module under `name` in front of a layer that says which slots of a prompt run through it.
+
+        `hook(facts)` gives (B, L) bool, or None for all. The others pass the layer by: they come out as they went in,
+        and its cache has no keys of them, so no later slot reads them there. Every row must keep a slot. Hooks inside
+        the layer get the facts of slots that run, those before and after it of all; what slots may read is asked of
+        all, and cut. Several hooks keep what all of them do.
+
+        Raises:
+            ConfigError: layer 0; a model whose slots are counted, or whose layers are given more than is known here.
+        """
+        raise _no_door(self, "slots")
+
     def hook_ffn(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         """Put a module under `name` in the place of a layer's feed-forward: `hook(h, base, facts)` gives (B, L, D) for
         (B, L, D); `base` is the stock feed-forward, which it may call or copy."""
@@ -113,7 +126,7 @@ class Backbone(nn.Module, ABC):
 
     def hook_scores(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         """Put a module under `name` that watches a layer's self-attention: `hook(query, key, facts)` is told, before
-        that runs, (B, H, L, d) queries, rotated and scaled, and (B, G, T, d) keys of all slots, cached ones first."""
+        that runs, (B, H, L, d) queries, rotated and scaled, and (B, G, T, d) keys of what runs, cached ones first."""
         raise _no_door(self, "attention")
 
     def attention(self, layer: int) -> nn.Module:

@@ -12,19 +12,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from omniloom.backbone.narrowing import Narrowing
 from omniloom.errors import ConfigError
 
 __all__ = ["PLACES", "HookedFFN", "LayerDoors", "open_door"]
 
-PLACES = ("before", "after", "attention", "visible", "scores", "ffn")
+PLACES = ("before", "after", "attention", "visible", "scores", "ffn", "kept")
 
 
 class LayerDoors(nn.ModuleDict):
-    """Name -> place -> the hook there. `context` gives the facts of the pass under way."""
+    """Name -> place -> the hook there. `context` gives the facts of the pass under way; `passing`, while a layer runs
+    that some slots pass by, all hidden states and the facts of all slots."""
 
     def __init__(self, context: Any) -> None:
         super().__init__()
         self.context = context
+        self.passing: tuple[Tensor, Any] | None = None
 
     def at(self, place: str) -> Iterator[Any]:
         """The hooks at a place, in the order they were installed."""
@@ -53,13 +56,43 @@ class LayerDoors(nn.ModuleDict):
             hook(query, key, self.context.facts)
 
     def visible(self, slots: int, keys: int) -> Tensor | None:
-        """(B, 1, L, T) bool, True where every hook at "visible" lets a slot read a key; None where all may."""
+        """(B, 1, L, T) bool, True where every hook at "visible" lets a slot read a key; None where all may.
+
+        Hooks are asked about all slots, those included that the layer does not keep.
+        """
+        kept, facts = self.kept, self.context.facts
+        if kept is not None:
+            keys += kept.slots - kept.places.length
+        if kept is not None and self.passing is not None:
+            slots, facts = kept.slots, self.passing[1]
         allowed: Tensor | None = None
         for hook in self.at("visible"):
-            seen = hook(slots, keys, self.context.facts)
+            seen = hook(slots, keys, facts)
             if seen is not None:
                 allowed = seen if allowed is None else allowed & seen
-        return allowed
+        return allowed if kept is None else kept.mask(allowed)
+
+    @property
+    def kept(self) -> Narrowing | None:
+        """What the layer keeps of the prompt under way, or of the one that is answered; None: everything."""
+        facts = self.context.facts
+        found: Narrowing | None = None if facts is None else facts.kept.get(self)
+        return found
+
+    def choose(self) -> Narrowing | None:
+        """Ask the hooks at "kept" about a prompt, and remember for its answer; None in a step, or where all runs."""
+        self.passing = None
+        facts = self.context.facts
+        if facts is None or facts.is_step:
+            return None
+        runs: Tensor | None = None
+        for hook in self.at("kept"):
+            wanted = hook(facts)
+            if wanted is not None:
+                runs = wanted if runs is None else runs & wanted
+        if runs is not None:
+            facts.kept[self] = Narrowing(runs, facts)
+        return self.kept
 
 
 class HookedFFN(nn.Module):
@@ -83,7 +116,8 @@ def open_door(layer: nn.Module, place: str, name: str, hook: nn.Module, context:
     """Put a hook at one place of a layer; "before" and "after" work from then on, the other places are the caller's.
 
     Raises:
-        ConfigError: there is a hook of that name at that place, or a second one in place of a feed-forward.
+        ConfigError: there is a hook of that name at that place, or a second one in place of a feed-forward; a name that
+            a layer's doors have themselves.
     """
     found: Any = getattr(layer, "adapters", None)
     if found is None:
@@ -94,6 +128,8 @@ def open_door(layer: nn.Module, place: str, name: str, hook: nn.Module, context:
         layer.register_forward_hook(_leave, prepend=True)
     doors: LayerDoors = found
     if name not in doors:
+        if hasattr(doors, name):
+            raise ConfigError(f"an adapter cannot be named {name!r}, which means something else in a layer. Rename it.")
         doors[name] = nn.ModuleDict()
     places: Any = doors[name]
     if place in places:

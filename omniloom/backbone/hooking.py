@@ -25,6 +25,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from omniloom.backbone.base import Backbone
 from omniloom.backbone.doors import HookedFFN, LayerDoors, open_door
+from omniloom.backbone.narrowing import narrow, require_known_call, widen
 from omniloom.errors import ConfigError
 
 __all__ = ["HookableLayers"]
@@ -68,15 +69,35 @@ class HookableLayers(Backbone):
         self._hook_attention(layer, "attention", name, hook, context)
 
     def hook_visible(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        self._require_masks()
+        self._hook_attention(layer, "visible", name, hook, context)
+
+    def hook_kept(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        self._require_masks()
+        owner = self._layer(layer)
+        if layer == 0:
+            raise ConfigError(f"{name!r} lets slots pass by layer 0, whose cache tells how many slots there were.")
+        if not self.is_maskable:
+            raise ConfigError(
+                f"{name!r} lets slots pass by layers of a {self.lm.config.model_type!r}, which counts slots or goes "
+                "from one to the next. Take a language model with attention by positions alone."
+            )
+        require_known_call(owner)
+        self._hook_attention(layer, "kept", name, hook, context)
+        doors: Any = owner.adapters
+        if len(list(doors.at("kept"))) == 1:
+            owner.register_forward_pre_hook(narrow, with_kwargs=True)  # behind the hooks before a layer
+            owner.register_forward_hook(widen, prepend=True)
+
+    def hook_scores(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        self._hook_attention(layer, "scores", name, hook, context)
+
+    def _require_masks(self) -> None:
         if self.lm.config._attn_implementation not in ("sdpa", "eager"):
             raise ConfigError(
                 f"a hook on what slots may read needs attention that takes a mask (sdpa or eager), "
                 f"the model runs {self.lm.config._attn_implementation!r}."
             )
-        self._hook_attention(layer, "visible", name, hook, context)
-
-    def hook_scores(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
-        self._hook_attention(layer, "scores", name, hook, context)
 
     def _hook_attention(self, layer: int, place: str, name: str, hook: nn.Module, context: Any) -> None:
         self.remember(context)
@@ -180,7 +201,12 @@ def hooked_attention(
     scale = kwargs.get("scaling")
     scaled = query * (query.shape[-1] ** -0.5 if scale is None else scale)
     doors.watched(scaled, key)
-    allowed = doors.visible(query.shape[2], key.shape[2])
+    allowed, kept = doors.visible(query.shape[2], key.shape[2]), doors.kept
+    if kept is not None:
+        attention_mask = kept.mask(attention_mask)
+        # In a prompt without a mask, places that only fill a row are behind all others: causal attention sees none.
+        if not kept.is_even and (attention_mask is not None or doors.passing is None):
+            allowed = kept.is_slot(key.shape[2]) if allowed is None else allowed & kept.is_slot(key.shape[2])
     if allowed is not None:
         attention_mask = _narrowed(attention_mask, allowed, query, key, is_additive=stock == "eager")
     output, weights = function(module, query, key, value, attention_mask, **kwargs)

@@ -20,8 +20,8 @@ from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCach
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from omniloom.backbone.base import BackboneOutput, CacheView
+from omniloom.backbone.places import Places
 from omniloom.backbone.stock import StockModel
-from omniloom.backbone.streams import Stream
 from omniloom.errors import ConfigError, PlanError
 from omniloom.sequence import Plan
 
@@ -90,8 +90,11 @@ class Seq2SeqLM(StockModel):
     def hook_visible(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
         raise ConfigError(f"{name!r} narrows what slots may read before them; an encoder reads in both directions.")
 
+    def hook_kept(self, layer: int, name: str, hook: nn.Module, context: Any) -> None:
+        raise ConfigError(f"{name!r} lets slots pass by layers; a decoder reads what the encoder made of each of them.")
+
     def forward(self, embeds: Tensor, plan: Plan, *, cache: Any = None, taps: Sequence[int] = ()) -> BackboneOutput:
-        read, said = Stream.of(plan, 1), Stream.of(plan, 0)
+        read, said = _stream(plan, 1), _stream(plan, 0)
         self._check(plan, read, said, has_cache=cache is not None)
         self._checkpoint_layers(torch.is_grad_enabled() and cache is None)
         is_packed = plan.is_packed
@@ -125,7 +128,7 @@ class Seq2SeqLM(StockModel):
             found[layer] = self._joined(plan, (read, below), (said, above))
         return BackboneOutput(hidden, found)
 
-    def _joined(self, plan: Plan, *streams: tuple[Stream, Tensor | None]) -> Tensor:
+    def _joined(self, plan: Plan, *streams: tuple[Places, Tensor | None]) -> Tensor:
         """(B, L, D) states of both sides in their slots; zeros in padding."""
         given = [(stream, states) for stream, states in streams if states is not None]
         joined = given[0][1].new_zeros(*plan.shape, self.width)
@@ -133,7 +136,7 @@ class Seq2SeqLM(StockModel):
             joined = stream.put(states.to(joined.dtype), joined)
         return joined
 
-    def _mask(self, queries: Stream, keys: Stream, *, is_causal: bool = False) -> Tensor | None:
+    def _mask(self, queries: Places, keys: Places, *, is_causal: bool = False) -> Tensor | None:
         """(B, 1, L, M), where a slot may read a key of its own document, as this model's layers take it."""
         seen = queries.document[:, :, None] == keys.document[:, None]
         if is_causal:
@@ -141,7 +144,7 @@ class Seq2SeqLM(StockModel):
         mask = seen[:, None]
         return self._additive(mask) if self.lm.config._attn_implementation == "eager" else mask
 
-    def _check(self, plan: Plan, read: Stream, said: Stream, *, has_cache: bool) -> None:
+    def _check(self, plan: Plan, read: Places, said: Places, *, has_cache: bool) -> None:
         """Hold a plan to what both sides can run.
 
         Raises:
@@ -205,16 +208,16 @@ class Seq2SeqLM(StockModel):
     # -- what hooks know ----------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _facts_of(self, stream: Stream, *, memory: Stream | None = None) -> Iterator[None]:
+    def _facts_of(self, stream: Places, *, memory: Places | None = None) -> Iterator[None]:
         """Hooks are told of the slots of one side; those at maps that read the encoder's states, of the encoder's."""
         context = self._context
         facts = None if context is None else context.facts
         if facts is None:
             yield
             return
-        told = _narrowed(facts, stream)
+        told = stream.facts(facts)
         if memory is not None:
-            told = replace(told, sides={**facts.sides, _MEMORY: _narrowed(facts, memory)})
+            told = replace(told, sides={**facts.sides, _MEMORY: memory.facts(facts)})
             self._tell_memory_maps()
         with context.of(told):
             yield
@@ -228,8 +231,9 @@ class Seq2SeqLM(StockModel):
                 part.register_forward_hook(_leave_memory, always_call=True)
 
 
-def _narrowed(facts: Any, stream: Stream) -> Any:
-    return replace(facts, route=stream.take(facts.route), document=stream.document, slot=stream.take(facts.slot))
+def _stream(plan: Plan, number: int) -> Places:
+    """The slots of one side."""
+    return Places.of((plan.stream == number) & ~plan.is_padding, plan.document)
 
 
 # Functions of the module and not closures: a copied layer must run its own hooks.

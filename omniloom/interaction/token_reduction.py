@@ -1,11 +1,12 @@
-"""Fewer slots of media from layer to layer: those that the question attends to least are read no more.
+"""Fewer slots of media from layer to layer: those that the question attends to least run no further.
 
 Behind each of `layers` the slots of media of a document are ranked by the attention that its question pays them there,
-the mean over heads and over the slots of the question; the best stay, no slot reads the others from the next layer on.
-Nothing is learned, and nothing happens while gradients are on: a model is reduced when it answers.
+the mean over heads and over the slots of the question; the best stay. The others pass the later layers by: they take
+no time there, and no room in the cache. Nothing is learned, and nothing happens while gradients are on: a model is
+reduced when it answers.
 
-It shows what a reduction does to answers, and saves neither time nor memory: slots that are left out still run through
-the layers, and their keys stay in the cache, behind a mask.
+A prompt of 1,560 slots through 12 layers of width 512, halved behind two of them, takes 0.60 of the time on one thread
+of a CPU and 0.60 of the cache, steps behind it 0.94 of the time (`python benchmarks/token_reduction.py`).
 
 Source: Lyra (arXiv:2412.09501), its latent multi-modality extractor: context tokens that matter to the instruction
 are kept at the borders of blocks of layers, a share of them and at least 32.
@@ -27,7 +28,7 @@ from omniloom.interaction.lora_experts import prompt_slots
 from omniloom.interaction.routes import numbers_of
 from omniloom.sequence import Kind
 
-__all__ = ["RankedSlots", "ReadSlots", "Reduction", "TokenReduction"]
+__all__ = ["KeptSlots", "RankedSlots", "Reduction", "TokenReduction"]
 
 
 @dataclass
@@ -59,20 +60,20 @@ class RankedSlots(nn.Module):
         before = found.at(self.layer)
         hidden = torch.zeros_like(found.context) if before is None else before.clone()
         for number in range(int(facts.document.max()) + 1):
-            mine = facts.document == number
-            row = int(mine.any(1).nonzero()[0])
-            context = (mine & found.context & ~hidden)[row].nonzero()[:, 0]
-            asking = (mine & found.asking)[row].nonzero()[:, 0]
+            rows, places = (facts.document == number).nonzero(as_tuple=True)
+            row = int(rows[0])
+            slots = facts.slot[row, places]
+            context, asking = places[found.context[row, slots]], places[found.asking[row, slots]]
             kept = max(self.least, math.ceil(self.keep * len(context)))
             if kept < len(context) and len(asking):
-                paid = self._paid(query[row], key[row], asking, (mine & ~hidden)[row].nonzero()[:, 0])
-                worst = paid[context].argsort(descending=True, stable=True)[kept:]
-                hidden[row, context[worst]] = True
+                paid = self._paid(query[row], key[row], asking, places)
+                worst = context[paid[context].argsort(descending=True, stable=True)[kept:]]
+                hidden[row, facts.slot[row, worst]] = True
         found.hidden[self.layer] = hidden
 
     @staticmethod
     def _paid(query: Tensor, key: Tensor, asking: Tensor, read: Tensor) -> Tensor:
-        """(L,) the mean attention of the asking slots, over heads, to each slot of their document that is read."""
+        """(L,) the mean attention of the asking slots, over heads, to each slot that is read; L that run."""
         keys = key.repeat_interleave(query.shape[0] // key.shape[0], 0)[:, read]
         scores = (query[:, asking] @ keys.transpose(1, 2)).float()
         scores = scores.masked_fill(read > asking[:, None], float("-inf"))
@@ -81,22 +82,17 @@ class RankedSlots(nn.Module):
         return paid
 
 
-class ReadSlots(nn.Module):
-    """Lets no slot of a layer read what is left out there."""
+class KeptSlots(nn.Module):
+    """Lets what is left out pass a layer by."""
 
     def __init__(self, name: str, layer: int) -> None:
         super().__init__()
         self.name, self.layer = name, layer
 
-    def forward(self, slots: int, keys: int, facts: SlotFacts | None) -> Tensor | None:
-        found: Reduction | None = None if facts is None else facts.sides.get(self.name)
+    def forward(self, facts: SlotFacts) -> Tensor | None:
+        found: Reduction | None = facts.sides.get(self.name)
         hidden = None if found is None else found.at(self.layer)
-        if facts is None or hidden is None or not bool(hidden.any()):
-            return None
-        read = nn.functional.pad(~hidden, (0, keys - hidden.shape[1]), value=True)[:, None]
-        if not facts.is_step:
-            read = read | torch.eye(slots, keys, dtype=torch.bool, device=read.device)  # something for each to read
-        return read[:, None]
+        return None if hidden is None or not bool(hidden.any()) else ~hidden
 
 
 class TokenReduction(Interaction):
@@ -124,7 +120,11 @@ class TokenReduction(Interaction):
         self.layers, self.keep, self.least, self.modalities = list(layers), keep, least, modalities
 
     def install(self, name: str, site: Site) -> None:
-        """Watch each of the layers, and narrow what the later ones read."""
+        """Watch each of the layers, and narrow the later ones.
+
+        Raises:
+            ConfigError: a layer that is not there, or a language model whose layers cannot be narrowed.
+        """
         wanted = list(site.modalities) if self.modalities == "all" else self.modalities
         self._routes = numbers_of(wanted, site.modalities, what=f"adapter {name!r}")
         borders = layers_of(name, self.layers, site.backbone.num_layers)
@@ -132,7 +132,7 @@ class TokenReduction(Interaction):
             ranked = RankedSlots(name, layer, self.keep, self.least)
             site.backbone.hook_scores(layer, name, ranked, site.context)
         for layer in range(borders[0] + 1, site.backbone.num_layers):
-            site.backbone.hook_visible(layer, name, ReadSlots(name, layer), site.context)
+            site.backbone.hook_kept(layer, name, KeptSlots(name, layer), site.context)
 
     def prepare(self, moment: Moment) -> Reduction | None:
         """Slots of media, and of the question: text of the prompt behind the last of them, or its last slot."""
@@ -152,4 +152,4 @@ class TokenReduction(Interaction):
                 behind = slots[int(seen[-1]) + 1 :]
                 text = behind[plan.kind[row[0], behind] == int(Kind.TEXT)]
                 asking[row[0], text if len(text) else slots[-1:]] = True
-        return Reduction(context, asking)
+        return Reduction(context & ~asking, asking)  # what asks stays: the answer begins behind it

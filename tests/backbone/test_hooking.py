@@ -82,17 +82,21 @@ class Hiding(nn.Module):
         return (~hidden[:, None, :] | mine)[:, None]
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def folder(request, tmp_path_factory):
-    kind, options = MODELS[request.param]
+def written(name, path):
+    """(name, folder) of a tiny random model of the table."""
+    kind, options = MODELS[name]
     options = {key: value for key, value in options.items() if key != "attn_implementation"}
     config = transformers.AutoConfig.for_model(kind, **{**_TINY, **options})
-    path = tmp_path_factory.mktemp("lm")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(path)
     tiny_tokenizer().save_pretrained(path)
-    return request.param, path
+    return name, path
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def folder(request, tmp_path_factory):
+    return written(request.param, tmp_path_factory.mktemp("lm"))
 
 
 def backbone_of(folder, **options):
@@ -348,6 +352,8 @@ def test_a_layer_that_is_not_there_and_a_name_that_stands_there_already_are_refu
     backbone.hook_before(0, "a", Shift(32), context)
     with pytest.raises(ConfigError, match="twice at the same place"):
         backbone.hook_before(0, "a", Shift(32), context)
+    with pytest.raises(ConfigError, match="cannot be named 'kept'"):
+        backbone.hook_before(0, "kept", Shift(32), context)
 
 
 @pytest.mark.parametrize(

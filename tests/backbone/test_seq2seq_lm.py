@@ -294,6 +294,8 @@ def test_what_narrows_an_encoder_is_refused(pair):
     _, model = pair
     with pytest.raises(ConfigError, match="reads in both directions"):
         model.backbone.hook_visible(0, "a", nn.Identity(), model.context)
+    with pytest.raises(ConfigError, match="a decoder reads what the encoder made of each"):
+        model.backbone.hook_kept(1, "a", nn.Identity(), model.context)
 
 
 def test_an_unknown_type_is_refused_with_those_that_are_known(tmp_path):

@@ -34,11 +34,8 @@ SAMPLES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The example with a layer more, and a vision tower that gives its inner layers."""
-    path = write_example(tmp_path_factory.mktemp("tapped"))
-    tiny_language_model(path / "language-model", layers=3)
+def write_tower(path):
+    """A vision tower that gives its inner layers."""
     vision = {"hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
     text = {
         "hidden_size": 16,
@@ -54,6 +51,14 @@ def folder(tmp_path_factory):
     for value in model.parameters():
         value.data += 0.1 * torch.randn(value.shape)
     model.save_pretrained(path / "tower")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The example with a layer more, and a vision tower."""
+    path = write_example(tmp_path_factory.mktemp("tapped"))
+    tiny_language_model(path / "language-model", layers=3)
+    write_tower(path)
     return path
 
 

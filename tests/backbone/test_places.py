@@ -1,10 +1,10 @@
-"""Slots of one stream: taken out of a plan, and put back."""
+"""Some slots of a plan: taken out of it, and put back."""
 
 from __future__ import annotations
 
 import torch
 
-from omniloom.backbone.streams import Stream
+from omniloom.backbone.places import Places
 from tests.planner.test_two_streams import planner, talk
 
 
@@ -15,10 +15,11 @@ def test_what_is_taken_and_put_back_is_where_it_was():
     values = torch.arange(plan.ids.numel()).reshape(plan.shape)
     back = torch.full_like(values, -1)
     for number in (0, 1):
-        stream = Stream.of(plan, number)
+        chosen = (plan.stream == number) & ~plan.is_padding
+        stream = Places.of(chosen, plan.document)
         taken = stream.take(values)
-        assert torch.equal(taken[stream.document >= 0], values[(plan.stream == number) & ~plan.is_padding])
-        assert stream.counts == ((plan.stream == number) & ~plan.is_padding).sum(1).tolist()
+        assert torch.equal(taken[stream.document >= 0], values[chosen])
+        assert stream.counts == chosen.sum(1).tolist()
         back = stream.put(taken, back)
     assert torch.equal(back, torch.where(plan.is_padding, -1, values))
 
@@ -28,5 +29,5 @@ def test_a_row_without_slots_may_read_its_first_place():
 
     unanswered = planner().plan(talk("abc"))
     plan = Plan.stack([unanswered, planner().plan(talk("a", "bc"))])
-    stream = Stream.of(plan, 0)
+    stream = Places.of((plan.stream == 0) & ~plan.is_padding, plan.document)
     assert stream.counts == [0, 4] and stream.mask.tolist() == [[True, False, False, False], [True] * 4]

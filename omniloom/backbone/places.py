@@ -1,19 +1,18 @@
-"""One stream of a plan: the slots of one side of an encoder-decoder, behind one another in every row."""
+"""Some slots of a batch, behind one another in every row: one side of an encoder-decoder, or what a layer keeps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from omniloom.sequence import Plan
-
-__all__ = ["Stream"]
+__all__ = ["Places"]
 
 
 @dataclass(frozen=True)
-class Stream:
+class Places:
     """`row`, `slot`, `place` (N,): slot `slot` of a row of the plan stands at `place` here. `document` (B, M): of every
     place, -1 where none is."""
 
@@ -23,13 +22,12 @@ class Stream:
     document: Tensor
 
     @classmethod
-    def of(cls, plan: Plan, number: int) -> Stream:
-        """The slots of a stream, without padding."""
-        chosen = (plan.stream == number) & ~plan.is_padding
+    def of(cls, chosen: Tensor, document: Tensor) -> Places:
+        """The slots that are chosen, (B, L) bool; `document`: (B, L) of all slots."""
         row, slot = chosen.nonzero(as_tuple=True)
         place = chosen.cumsum(1)[row, slot] - 1
-        document = plan.document.new_full((plan.shape[0], int(chosen.sum(1).max())), -1)
-        return cls(row, slot, place, document.index_put((row, place), plan.document[row, slot]))
+        found = document.new_full((chosen.shape[0], int(chosen.sum(1).max())), -1)
+        return cls(row, slot, place, found.index_put((row, place), document[row, slot]))
 
     @property
     def length(self) -> int:
@@ -62,3 +60,7 @@ class Stream:
     def put(self, states: Tensor, into: Tensor) -> Tensor:
         """(B, M, ...) of its places in their slots of (B, L, ...)."""
         return into.index_put((self.row, self.slot), states[self.row, self.place])
+
+    def facts(self, facts: Any) -> Any:
+        """What hooks know of these slots."""
+        return replace(facts, route=self.take(facts.route), document=self.document, slot=self.take(facts.slot))
