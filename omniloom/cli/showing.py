@@ -137,45 +137,20 @@ def _class_of(model: OmniModel, component: str) -> str:
 
 def _path(model: OmniModel, name: str, kind: str, path: Any) -> str:
     """ "64 x 48 px: ImageProcessor 3072 -> PatchViT 16 x 128 -> Pool 4 x 128 -> MLP 4 x 576"."""
+    from omniloom.encoders.ordinary import ordinary_item
+
     encoder: Any = model.parts[model.inputs[name][0]]
-    what, shape = _example(kind, path.processor, encoder.minimal_raw())
-    steps = [f"{what}: {type(path.processor).__name__} {shape.len}"]
-    shape = encoder.out_shape(shape)
-    steps.append(f"{type(encoder).__name__} {shape.len} x {encoder.out_dim}")
-    for part, known in path.told(shape):
-        steps.append(f"{type(part).__name__} {known.len if known is not None else '?'} x {part.out_dim}")
+    what, taken, shape = ordinary_item(kind, path.processor, encoder)
+    steps = [f"{what}: {type(path.processor).__name__} {_rows(taken)}"]
+    steps.append(f"{type(encoder).__name__} {_rows(shape)} x {encoder.out_dim}")
+    steps += [f"{type(part).__name__} {_rows(known)} x {part.out_dim}" for part, known in path.told(shape)]
     budget = "" if path.max_slots is None else f", at most {path.max_slots} slots ({path.over} more)"
     where = {"inject": ", read inside the layers", "both": ", in slots and inside the layers"}.get(path.insert, "")
     return " -> ".join(steps) + budget + where
 
 
-def _example(kind: str, processor: Any, smallest: Any) -> tuple[str, Any]:
-    """What an ordinary item of a kind is, and its shape behind the processor; of a kind that is not known here, or
-    where the processor takes others only, the smallest that the encoder takes."""
-    import numpy as np
-
-    from omniloom.errors import OmniloomError
-    from omniloom.media import Audio, Image, Map, Points, Series, Video
-
-    width = int(smallest.shape[-1]) if hasattr(smallest, "shape") else 0  # a bundle has no width of its own
-    made: dict[str, tuple[str, Any]] = {
-        "image": ("64 x 48 px", lambda: Image(np.zeros((48, 64, 3), np.uint8))),
-        "audio": ("1 s", lambda: Audio(np.zeros((1, 16_000), np.float32), 16_000)),
-        "video": ("8 frames", lambda: Video(np.zeros((8, 48, 64, 3), np.uint8), np.arange(8) / 8.0)),
-        "series": ("128 steps", lambda: Series(np.zeros((128, width), np.float32))),
-        "map": ("64 x 48 px", lambda: Map(np.zeros((1, 48, 64), np.float32))),
-        "points": (
-            "256 points",
-            lambda: Points(np.zeros((256, 3), np.float32), np.zeros((256, max(width - 3, 0)), np.float32)),
-        ),
-    }
-    if kind in made:
-        what, make = made[kind]
-        try:
-            return what, processor.shape(processor(make(), None))
-        except OmniloomError:
-            pass  # the processor takes other lengths or channels; the smallest item is certain
-    return "smallest item", processor.shape(smallest)
+def _rows(shape: Any) -> str:
+    return "?" if shape is None else str(shape.len)
 
 
 def _show_stage(model: OmniModel, loaded: LoadedRun, name: str) -> None:

@@ -30,7 +30,7 @@ COLUMNS: tuple[tuple[str, ...], ...] = (
 )
 TITLES = ("input", "processor", "encoder", "projector", "fuser", "language model", "generator", "codec", "output")
 CORE = 5  # the language model's column; rows left and right of it are counted apart
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, HEAD = 134, 70, 28, 12, 8, 26
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, HEAD = 134, 70, 28, 12, 16, 26
 
 
 @dataclass
@@ -146,6 +146,12 @@ def _rows(side: list[_Box], boxes: dict[str, _Box], edges: Sequence[GraphEdge]) 
 
 def _edge(a: _Box, b: _Box, label: str) -> str:
     title = f"<title>{escape(label)}</title>" if label else ""
+    if a.column == b.column and min(abs(a.top - b.top - b.height), abs(b.top - a.top - a.height)) > GAP_Y + 1:
+        # Others stand between them: past those, on the left.
+        left, bend = number(a.x), number(a.x - GAP_X / 2)
+        first, last, half_way = number(a.middle), number(b.middle), number((a.middle + b.middle) / 2)
+        curve = f"M{left} {first}C{bend} {first} {bend} {first} {bend} {half_way}S{bend} {last} {left} {last}"
+        return f'<path class="edge" d="{curve}" marker-end="url(#arrow)">{title}</path>'
     if a.column == b.column:
         x = number(a.x + WIDTH / 2)
         y1, y2 = (a.top, b.top + b.height) if a.top > b.top else (a.top + a.height, b.top)
@@ -192,7 +198,7 @@ def _box(box: _Box, stages: Sequence[str], lanes: list[str]) -> str:
     for style, text in texts:
         out.append(
             f'<text class="{style}" x="{number(x + WIDTH / 2)}" y="{number(y)}" dy=".35em" text-anchor="middle">'
-            f"{escape(_fit(text, 18 if style == 'name' else 21))}</text>"
+            f"{escape(_fit(text, 16 if style == 'name' else 21))}</text>"
         )
         y += 14
     for position, stage in enumerate(marks):

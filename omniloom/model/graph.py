@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from omniloom.config import RunConfig
+from omniloom.encoders.ordinary import ordinary_item
 from omniloom.model.omni import OmniModel
 from omniloom.planner import FuserRow, InputPath, ModalityRow
 
@@ -143,11 +144,11 @@ class _Drawing:
         self._node(f"{name}/processor", self._class(path.processor), "processor", name)
         self._arrow(f"in/{name}", f"{name}/processor")
         encoder: Any = self.model.parts[encoder_name]
-        shape = path.encoded(encoder.minimal_raw())
+        _, _, shape = ordinary_item(row.payload_kind, path.processor, encoder)
         self._component(encoder_name, "encoder", self._class(encoder), name, f"rows of {encoder.out_dim}")
         self._arrow(f"{name}/processor", encoder_name)
         previous = encoder_name
-        before: int | None = shape.len
+        before = None if shape is None else shape.len
         for component, (part, known) in zip(chain, path.told(shape), strict=True):
             changes = known is not None and known.len != before
             detail = f"{known.len} rows of {part.out_dim}" if known and changes else f"rows of {part.out_dim}"

@@ -63,10 +63,10 @@ class InputPath:
             shape = part.out_shape(shape)
         return shape
 
-    def told(self, shape: Shape) -> Iterator[tuple[Any, Shape | None]]:
+    def told(self, shape: Shape | None) -> Iterator[tuple[Any, Shape | None]]:
         """Each projector with the shape behind it, for people; None from where it cannot be told: a late part, or an
         example that is too small for one."""
-        known: Shape | None = shape
+        known = shape
         for part in self.chain:
             if known is not None:
                 try:

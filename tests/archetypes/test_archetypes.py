@@ -13,6 +13,9 @@ import torch
 
 from omniloom.checkpoint import load_model, save_model
 from omniloom.data.pipeline import Pipeline
+from omniloom.encoders.ordinary import ordinary_item
+from omniloom.eval.graph_svg import draw_graph
+from omniloom.model.graph import graph_of
 from omniloom.registry import BUILT_IN
 from omniloom.sequence import Plan
 from tests.archetypes.harness import Archetype, Trial, cached_logits, grown
@@ -78,6 +81,18 @@ def test_decoding_with_a_cache_equals_the_whole_pass(trial):
     for plan, cached in zip(plans, together, strict=True):
         whole = trial.logits(grown(plan, ids))[0][-len(ids) - 1 :]
         assert largest([cached], [whole]) < 1e-4
+
+
+def test_it_is_drawn_and_shown_whole(trial):
+    nodes, edges = graph_of(trial.model, trial.config)
+    assert {node.lane for node in nodes} >= set(trial.model.rows)
+    fed = {edge.target for edge in edges}
+    assert all(node.id in fed for node in nodes if node.kind in ("encoder", "projector", "fuser", "output"))
+    assert str(draw_graph(nodes, edges, [])).count('class="box') == len(nodes)
+    for name, row in trial.model.rows.items():
+        if row.input is not None:
+            what, taken, shape = ordinary_item(row.payload_kind, row.input.processor, row.input.encoder)
+            assert what and (taken is None) == (shape is None), name
 
 
 def test_saved_and_loaded_it_is_bit_equal(trial):
