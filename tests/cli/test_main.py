@@ -111,6 +111,6 @@ def test_an_interrupted_training_exits_with_130_and_says_how_to_go_on(tiny, tmp_
     assert process.stdout is not None
     assert process.stdout.readline().startswith("stage codec: 100000 steps")
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate(timeout=120)
     assert process.returncode == 130, told
     assert "interrupted" in told and "the same command goes on" in told and "Traceback" not in told

@@ -94,7 +94,7 @@ def test_what_came_of_it_is_written_beside_the_run(home, added):
     record = json.loads((home / "after" / "added.json").read_text())
     assert record["modalities"] == ["touch"] and record["unchanged"]["things"] is True
     assert set(record["new"]["touch"]) == {"n", "score", "interval95", "chance"}
-    assert load_run(home / "after.yaml").config.init == {"*": "./before"}
+    assert load_run(home / "after.yaml").config.init["*"].of == "./before"
 
 
 def test_the_same_call_again_finds_it_done(home, added):

@@ -103,7 +103,7 @@ def test_what_happens_is_told(tiny, event):
 
 
 def test_a_run_without_stages_is_refused(tiny):
-    with pytest.raises(ConfigError, match="no stages"):
+    with pytest.raises(ConfigError, match="no `stages` to train and no `init`"):
         train(run_file(tiny, "nothing", stages=[]), out=tiny / "nothing")
 
 
