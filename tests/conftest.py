@@ -28,6 +28,7 @@ settings.register_profile(
 settings.load_profile("tests")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items):
     """Workers take whole files, for what a file prepares once; of the archetypes each system, of the documentation each
     page with all tests about it."""
