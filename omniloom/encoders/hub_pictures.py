@@ -1,11 +1,13 @@
 """Pictures as published processors make them of 8-bit pixels, computed by our own code and Pillow.
 
 A configuration says: fill up to a square, scale, cut out the middle, scale values, subtract the mean and divide by the
-deviation.
+deviation. SigLIP 2's of any proportions (NaFlex, arXiv:2502.14786, section 2.4.2) names a number of patches instead of
+a size: pictures keep their proportions and have as many patches as stay within it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,6 +36,7 @@ PICTURES: dict[str, dict[str, Any]] = {
     "Llava": {**_CLIP, **_CROP, "resample": 3},
     "LlavaOnevision": {**_CLIP, **_SQUARE, **_LARGER, "resample": 3},
     "Siglip": {**_HALF, **_SQUARE, "resample": 3},
+    "Siglip2": {**_HALF, "patch_size": 16, "max_num_patches": 256, "do_center_crop": False, "resample": 2},
     "Timesformer": {**_IMAGENET, **_CROP, "resample": 2},
     "ViT": {**_HALF, **_SQUARE, "resample": 2},
     "VideoMAE": {**_HALF, **_CROP, "resample": 2},
@@ -58,8 +61,15 @@ def check_picture_config(id: str, kind: str, config: dict[str, Any]) -> None:
     Args:
         kind: a key of PICTURES; of some kinds one number is both sides, of others the shorter one.
     Raises:
-        ConfigError: sides of other names, or a middle that is larger than what it is cut from.
+        ConfigError: sides of other names, a middle that is larger than what it is cut from, or no patch at all.
     """
+    if "max_num_patches" in PICTURES[kind]:
+        if min(config["max_num_patches"], config["patch_size"]) < 1:
+            raise ConfigError(
+                f"{id!r} has max_num_patches={config['max_num_patches']} of {config['patch_size']} pixels; expected "
+                "one or more. Correct its configuration."
+            )
+        return
     if config.get("image_processor_type", "").startswith("LlavaImage") and config.get("do_pad"):
         config["pad_to_square"] = True
     if isinstance(config["size"], int):
@@ -80,7 +90,7 @@ def read_picture(config: Mapping[str, Any], pixels: np.ndarray) -> Tensor:
     if config.get("pad_to_square"):
         picture = _squared(picture, config["image_mean"])
     if config.get("do_resize", True):
-        height, width = _resized(picture.height, picture.width, config["size"])
+        height, width = _resized(picture.height, picture.width, config)
         picture = scaled(picture, height, width, config["resample"])
     if config["do_center_crop"]:
         height, width = _height_width(config["crop_size"])
@@ -108,8 +118,29 @@ def _height_width(size: int | Mapping[str, int]) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size["height"], size["width"])
 
 
-def _resized(height: int, width: int, size: Mapping[str, int]) -> tuple[int, int]:
+def _resized(height: int, width: int, config: Mapping[str, Any]) -> tuple[int, int]:
+    if "size" not in config:
+        return _within_patches(height, width, config["patch_size"], config["max_num_patches"])
+    size = config["size"]
     if "shortest_edge" not in size:
         return size["height"], size["width"]
     side = size["shortest_edge"]
     return (side, int(side * width / height)) if height <= width else (int(side * height / width), side)
+
+
+def _within_patches(height: int, width: int, patch: int, most: int) -> tuple[int, int]:
+    """The largest size in whole patches, each side rounded up, of at most `most` patches.
+
+    The scale is found by halving down to 1e-5, between bounds that decide the last pixel where it is a near thing.
+    """
+
+    def sides(scale: float) -> tuple[int, int]:
+        return max(1, math.ceil(height * scale / patch)), max(1, math.ceil(width * scale / patch))
+
+    low, high = 1e-6, 100.0
+    while high - low >= 1e-5:
+        middle = (low + high) / 2
+        rows, columns = sides(middle)
+        low, high = (middle, high) if rows * columns <= most else (low, middle)
+    rows, columns = sides(low)
+    return rows * patch, columns * patch

@@ -47,17 +47,19 @@ _TOWERS = {
     "dinov2_with_registers": _Tower("Dinov2WithRegistersModel", 1, "layernorm"),
     "instructblip_vision_model": _Tower("InstructBlipVisionModel", 1, "post_layernorm"),
     "internvl_vision": _Tower("InternVLVisionModel", 1, "layernorm"),
+    "siglip2_vision_model": _Tower("Siglip2VisionModel", 0, "post_layernorm"),
     "siglip_vision_model": _Tower("SiglipVisionModel", 0, "post_layernorm"),
     "vit": _Tower("ViTModel", 1, "layernorm"),
 }
-_POOLED = ("clip_vision_model", "siglip_vision_model")
+_POOLED = ("clip_vision_model", "siglip_vision_model", "siglip2_vision_model")
 
 
 class HubVision(Encoder):
     """Raw (3, Y, X) or (F, 3, Y, X), or a bundle of tiles, to rows of the tower's width.
 
-    Pictures of another size than the tower's own are taken with interpolated positions. Of a whole model (CLIP, SigLIP,
-    BLIP-2, LLaVA ...) only the vision tower is loaded. Layers above the highest one asked for are not built.
+    Pictures of another size than the tower's own are taken with interpolated positions; SigLIP 2's tower of any
+    proportions (NaFlex) has no size of its own. Of a whole model (CLIP, SigLIP, BLIP-2, LLaVA ...) only the vision
+    tower is loaded. Layers above the highest one asked for are not built.
 
     Args:
         id: hub id, folder, or `scheme:name` of the assets table.
@@ -115,7 +117,8 @@ class HubVision(Encoder):
         if self.has_pooled and not norm:
             raise ConfigError("the joint vector is made behind the final norm; it cannot be had with norm: false.")
         self.source_config = _with_joint_width(config, whole)
-        self.patch_px, self.image_px = square_side(config.patch_size), square_side(config.image_size)
+        self.patch_px = square_side(config.patch_size)
+        self.image_px = square_side(config.image_size) if hasattr(config, "image_size") else None
         self.channels = int(getattr(config, "num_channels", 3))
         self.width = int(config.hidden_size)
         self.joint_width = int(getattr(self.source_config, "projection_dim", self.width))
@@ -147,9 +150,14 @@ class HubVision(Encoder):
     def _found(self, pictures: Tensor) -> list[dict[int | str, Tensor]]:
         """Of (B, F, C, Y, X) the chosen (rows, width) of every layer asked for, and the (F, joint_width) vectors."""
         pixels = pictures.to(next(self.model.parameters())).flatten(0, 1)
-        is_native = pixels.shape[-2:] == (self.image_px, self.image_px)
-        options = {"interpolate_pos_encoding": True} if self.can_interpolate and not is_native else {}
-        states, out = run_layers(self.model, self.levels, self.highest, pixels, **options)
+        inputs: tuple[Tensor, ...] = (pixels,)
+        options = {}
+        if self.image_px is None:
+            inputs = _in_patches(pixels, self.patch_px)
+        else:
+            is_native = pixels.shape[-2:] == (self.image_px, self.image_px)
+            options = {"interpolate_pos_encoding": True} if self.can_interpolate and not is_native else {}
+        states, out = run_layers(self.model, self.levels, self.highest, *inputs, **options)
         chosen = {"patches": slice(self.prefix, None), "cls": slice(0, 1)}.get(self.tokens, slice(None))
         frames = pictures.shape[:2]
         found: dict[int | str, Tensor] = {
@@ -220,6 +228,16 @@ def _with_joint_width(config: PretrainedConfig, whole: PretrainedConfig) -> Pret
     if hasattr(config, "projection_dim") and getattr(whole, "projection_dim", None):
         config.projection_dim = whole.projection_dim
     return config
+
+
+def _in_patches(pixels: Tensor, patch: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, C, Y, X) as SigLIP 2 reads it: (B, S, patch * patch * C), a mask of ones, and how many lines and columns."""
+    count, channels = pixels.shape[:2]
+    rows, columns = pixels.shape[-2] // patch, pixels.shape[-1] // patch
+    cut = pixels[..., : rows * patch, : columns * patch].reshape(count, channels, rows, patch, columns, patch)
+    patches = cut.permute(0, 2, 4, 3, 5, 1).reshape(count, rows * columns, -1)
+    sizes = torch.tensor([(rows, columns)] * count, device=pixels.device)
+    return patches, torch.ones(patches.shape[:2], dtype=torch.int32, device=pixels.device), sizes
 
 
 def _trim(model: PreTrainedModel, tower: _Tower, *, keeps_norm: bool) -> None:

@@ -98,6 +98,7 @@ CASES = {
         ({"id": "clip", "layer": -2}, _RGB, _NOT_RGB),
         ({"id": "clip_vision", "tokens": "cls"}, _RGB, _NOT_RGB),
         ({"id": "siglip"}, _RGB, _NOT_RGB),
+        ({"id": "siglip2", "pooled": True, "taps": [1]}, _RGB, _NOT_RGB),
         ({"id": "dinov2", "tokens": "all"}, _RGB, _NOT_RGB),
         ({"id": "registers", "layer": 1}, _RGB, _NOT_RGB),
         ({"id": "vit", "weights": False}, _RGB, _NOT_RGB),

@@ -13,6 +13,7 @@ from transformers import (
     CLIPImageProcessorPil,
     LlavaImageProcessorPil,
     LlavaOnevisionImageProcessorPil,
+    Siglip2ImageProcessorPil,
     SiglipImageProcessorPil,
     ViTImageProcessorPil,
     Wav2Vec2FeatureExtractor,
@@ -55,6 +56,27 @@ def test_pictures_equal_those_of_transformers(name, size, tmp_path):
     raw = part(Image(pixels))
     torch.testing.assert_close(raw, expected, atol=1e-6, rtol=1e-6)
     assert part.shape(raw).grid == (1, *raw.shape[1:]) and part.payload_kind == "image"
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (13, 900), (97, 640), (224, 224), (300, 401), (5, 4000)])
+@pytest.mark.parametrize("patches", [{}, {"max_num_patches": 64}, {"max_num_patches": 40, "patch_size": 14}])
+def test_pictures_of_siglip2_keep_their_proportions_within_a_number_of_patches(patches, size, tmp_path):
+    published = Siglip2ImageProcessorPil(**patches)
+    published.save_pretrained(tmp_path)
+    pixels = NOISE.integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = published(pixels, input_data_format="channels_last", return_tensors="pt")
+    raw = HubProcessor(id=str(tmp_path))(Image(pixels))
+    rows, columns = expected["spatial_shapes"][0].tolist()
+    side = published.patch_size
+    assert raw.shape == (3, rows * side, columns * side) and rows * columns <= published.max_num_patches
+    cells = expected["pixel_values"][0, : rows * columns].reshape(rows, columns, side, side, 3)
+    torch.testing.assert_close(raw, cells.permute(4, 0, 2, 1, 3).reshape(raw.shape), atol=1e-6, rtol=1e-6)
+
+
+def test_no_patch_at_all_is_refused(tmp_path):
+    Siglip2ImageProcessorPil(max_num_patches=0).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match="max_num_patches=0"):
+        HubProcessor(id=str(tmp_path))
 
 
 @pytest.mark.parametrize("size", [(120, 80), (50, 77), (64, 64)])

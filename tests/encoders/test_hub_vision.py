@@ -26,6 +26,8 @@ from transformers import (
     LlavaOnevisionForConditionalGeneration,
     OPTConfig,
     Qwen2Config,
+    Siglip2Config,
+    Siglip2Model,
     SiglipConfig,
     SiglipModel,
     SiglipVisionConfig,
@@ -176,6 +178,47 @@ def test_the_joint_vector_may_be_the_row_of_a_frame(name, towers):
     assert rows.shapes == (Shape(2, (2, 1, 1)), Shape(1, (1, 1, 1)))
     torch.testing.assert_close(rows.x, beside.pooled, atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(rows.pooled[0], rows.x[:2].mean(0), atol=1e-6, rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def naflex(tmp_path_factory):
+    """A folder with a tiny SigLIP 2 of any proportions, and the model."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("naflex")
+    sizes = {name: value for name, value in _WIDE.items() if name != "image_size"}
+    model = Siglip2Model(Siglip2Config(vision_config={**sizes, "num_patches": 9}, text_config=_TEXT)).eval()
+    for value in model.parameters():
+        value.data += 0.05 * torch.randn(value.shape)
+    model.save_pretrained(folder)
+    return str(folder), model
+
+
+def test_siglip2_of_any_proportions_equals_its_padded_batch(naflex):
+    folder, model = naflex
+    pictures = [torch.randn(3, 24, 24), torch.randn(3, 8, 40), torch.randn(3, 32, 16)]
+    counts = [9, 5, 8]
+    padded, mask = torch.zeros(3, 9, 8 * 8 * 3), torch.zeros(3, 9, dtype=torch.int32)
+    for index, (picture, count) in enumerate(zip(pictures, counts, strict=True)):
+        cells = picture.unfold(1, 8, 8).unfold(2, 8, 8)  # (C, rows, columns, 8, 8)
+        padded[index, :count] = cells.permute(1, 2, 3, 4, 0).reshape(count, -1)
+        mask[index, :count] = 1
+    with torch.no_grad():
+        published = model.vision_model(
+            pixel_values=padded,
+            pixel_attention_mask=mask,
+            spatial_shapes=torch.tensor([(3, 3), (1, 5), (4, 2)]),
+            output_hidden_states=True,
+        )
+        out = HubVision(id=folder, pooled=True, taps=[1, -2]).eval()(pictures)
+
+    def joined(hidden):
+        return torch.cat([item[:count] for item, count in zip(hidden, counts, strict=True)])
+
+    assert out.shapes == (Shape(9, (1, 3, 3)), Shape(5, (1, 1, 5)), Shape(8, (1, 4, 2)))
+    torch.testing.assert_close(out.x, joined(published.last_hidden_state), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(out.taps[1], joined(published.hidden_states[1]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(out.taps[-2], joined(published.hidden_states[2]), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(out.pooled, published.pooler_output, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"layer": 0, "taps": [-1, 1]}, {"layer": 1, "pooled": True}])

@@ -85,6 +85,16 @@ def test_pictures_of_one_size(name, size, tmp_path):
     assert_rounded(HubProcessor(id=str(tmp_path))(Image(pixels)), expected, published.image_std)
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_pictures_within_a_number_of_patches(size, tmp_path):
+    published, pixels = saved(tmp_path, "Siglip2ImageProcessor", {}), noise(*size)
+    expected = published(images=pixels, **_LAST)
+    rows, columns = expected["spatial_shapes"][0].tolist()
+    cells = expected["pixel_values"][0, : rows * columns].reshape(rows, columns, 16, 16, 3)
+    picture = cells.permute(4, 0, 2, 1, 3).reshape(3, rows * 16, columns * 16)
+    assert_rounded(HubProcessor(id=str(tmp_path))(Image(pixels)), picture, published.image_std)
+
+
 @pytest.mark.parametrize("kind", ["CLIP", "Siglip", "ViT", "Blip"])
 def test_one_number_as_the_size(kind, tmp_path):
     published, pixels = saved(tmp_path, f"{kind}ImageProcessor", {}), noise(40, 60)

@@ -110,6 +110,12 @@ def _siglip() -> transformers.SiglipConfig:
     return transformers.SiglipConfig(vision_config={**_VISION, "intermediate_size": 32}, text_config=_TEXT)
 
 
+def _siglip2() -> transformers.Siglip2Config:
+    vision = {name: value for name, value in _VISION.items() if name != "image_size"}
+    vision |= {"intermediate_size": 32, "num_patches": 4}
+    return transformers.Siglip2Config(vision_config=vision, text_config=_TEXT)
+
+
 def _qwen2_5_vl() -> PreTrainedModel:
     text = {**_TEXT, "num_key_value_heads": 2, "head_dim": 8}
     vision = {**_PIXELS, "window_size": 4, "fullatt_block_indexes": [1]}
@@ -130,6 +136,7 @@ TINY: dict[str, Callable[[], PreTrainedModel]] = {
     "clip": lambda: transformers.CLIPModel(_clip()),
     "clip_vision": lambda: transformers.CLIPVisionModel(_clip().vision_config),
     "siglip": lambda: transformers.SiglipModel(_siglip()),
+    "siglip2": lambda: transformers.Siglip2Model(_siglip2()),
     "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**_VISION)),
     "registers": lambda: transformers.Dinov2WithRegistersModel(
         transformers.Dinov2WithRegistersConfig(**_VISION, num_register_tokens=3)
@@ -163,6 +170,7 @@ _FRAMES = {"feature_extractor_type": "WhisperFeatureExtractor", "feature_size": 
 PROCESSORS: dict[str, dict[str, Any]] = {
     "clip": {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 16}, "crop_size": 16},
     "siglip": {"image_processor_type": "SiglipImageProcessor", **_SMALL},
+    "siglip2": {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 8, "max_num_patches": 4},
     "vit": {"image_processor_type": "ViTImageProcessor", **_SMALL},
     "dinov2": {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 16}, "crop_size": 16},
     "timesformer": {"image_processor_type": "VideoMAEImageProcessor", "size": {"shortest_edge": 16}, "crop_size": 16},
