@@ -4,9 +4,10 @@
 
 The recipe `projectors` with its projector exchanged: linear and MLP over pooled rows, Q-Former, Perceiver, a mixture of
 experts. Rows of the frozen encoders are computed once and shared; each projector trains in a process of its own, so
-that its time and memory are its own. An interrupted call goes on where it stopped. An hour at most on two cores.
+that its time and memory are its own. An interrupted call goes on where it stopped. An hour at most on two cores:
+`total_s` of the figures is the time of everything, over all calls.
 
-Time is that of the stage, warm start included; memory is the most its process held; parameters are those of one
+`train_s` is that of the stage, warm start included; memory is the most its process held; parameters are those of one
 projector of the image. `score` has its 95 % Wilson interval.
 """
 
@@ -18,6 +19,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +52,27 @@ def settings(name: str, slots: int, arguments: argparse.Namespace) -> list[str]:
     return [*sets, f"stages.0.steps={arguments.steps}"] if arguments.steps else sets
 
 
-def fill(arguments: argparse.Namespace) -> float:
-    """Encode every item once, for all runs; returns the seconds it took."""
+@contextmanager
+def clocked(out: Path, name: str) -> Iterator[None]:
+    """Add the seconds that this takes to those of earlier, interrupted calls, in `seconds.json`."""
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent = seconds_of(out)
+        spent[name] = round(spent.get(name, 0.0) + time.perf_counter() - started, 1)
+        write_whole(out / "seconds.json", json.dumps(spent, indent=1))
+
+
+def seconds_of(out: Path) -> dict[str, float]:
+    """What each thing took so far."""
+    file = out / "seconds.json"
+    spent: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+    return spent
+
+
+def fill(arguments: argparse.Namespace) -> None:
+    """Encode every item once, for all runs."""
     started = time.perf_counter()
     torch.set_num_threads(arguments.threads)
     config = load_run("projectors", sets=settings("linear", 1, arguments)).config
@@ -61,7 +83,6 @@ def fill(arguments: argparse.Namespace) -> float:
         for index in range(len(source)):
             pipeline.plans([pipeline.prepare(source[index], root=source.media_root)])
         print(f"encoded {name}: {len(source)} items, {time.perf_counter() - started:.0f} s", flush=True)
-    return time.perf_counter() - started
 
 
 def one(name: str, slots: int, arguments: argparse.Namespace) -> None:
@@ -127,24 +148,27 @@ def main() -> int:
         one(arguments.one[0], int(arguments.one[1]), arguments)
         return 0
     arguments.out.mkdir(parents=True, exist_ok=True)
-    timing = arguments.out / "encoded.json"
-    if not timing.is_file():
-        write_whole(timing, json.dumps({"encode_s": round(fill(arguments), 1)}))
+    encoded = arguments.out / "encoded"
+    if not encoded.is_file():
+        with clocked(arguments.out, "encode"):
+            fill(arguments)
+        encoded.touch()
     rows = []
     for slots in SLOTS:
         for name in PROJECTORS:
             folder = arguments.out / f"{name}-{slots}"
             if not (folder / "eval" / "results.json").is_file():
                 same = [f"--{key}={getattr(arguments, key)}" for key in ("out", "threads", "steps")]
-                subprocess.run([sys.executable, __file__, *same, "--one", name, str(slots)], check=True)
+                with clocked(arguments.out, folder.name):
+                    subprocess.run([sys.executable, __file__, *same, "--one", name, str(slots)], check=True)
             rows.append(figures_of(name, slots, folder))
             print(table(rows).splitlines()[-1], flush=True)
     machine = {"threads": arguments.threads, "system": platform.machine(), "torch": torch.__version__}
-    write_whole(
-        arguments.figures,
-        json.dumps({"machine": machine, **json.loads(timing.read_text()), "rows": rows}, indent=1) + "\n",
-    )
+    spent = seconds_of(arguments.out)
+    figures = {"machine": machine, "encode_s": spent["encode"], "total_s": round(sum(spent.values()), 1), "rows": rows}
+    write_whole(arguments.figures, json.dumps(figures, indent=1) + "\n")
     print(table(rows))
+    print(f"{sum(spent.values()) / 60:.0f} minutes in all")
     return 0
 
 
