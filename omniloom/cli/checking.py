@@ -87,7 +87,9 @@ def _model_of(loaded: LoadedRun) -> tuple[OmniModel | None, list[Problem]]:
     from omniloom.errors import ConfigError, MissingAssetError, OmniloomError
 
     try:
-        return shell_model(loaded)[0], []
+        model = shell_model(loaded)[0]
+        model.require_read()
+        return model, []
     except MissingAssetError as error:
         return None, [_problem(loaded, _place_of(loaded, str(error)), str(error))]
     except ConfigError as error:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["show"]
 
+_WHERE = {"inject": ", read inside the layers", "both": ", in slots and inside the layers"}
+
 
 def show(
     run: Annotated[str, typer.Argument(help="A run folder, a run file, or a recipe's name.")],
@@ -108,7 +110,7 @@ def _show_run(model: OmniModel, loaded: LoadedRun, counts: dict[str, dict[str, i
             say(f"  {name} ({row.payload_kind}): taken apart into {', '.join(row.split)}")
     for fuser in model.planner.fusers:
         links = " -> ".join(type(part).__name__ for part in (fuser.fuser, *fuser.chain))
-        say(f"  {fuser.name}: {' + '.join(fuser.inputs)} -> {links}")
+        say(f"  {fuser.name}: {' + '.join(fuser.inputs)} -> {links}{_WHERE.get(fuser.insert, '')}")
     for name, tool in model.tools.items():
         say(f"  {name} ({model.rows[name].payload_kind}) <- the answer's text, {type(tool).__name__}")
     for item, total in zip(config.stages, trained, strict=True):
@@ -145,8 +147,7 @@ def _path(model: OmniModel, name: str, kind: str, path: Any) -> str:
     steps.append(f"{type(encoder).__name__} {_rows(shape)} x {encoder.out_dim}")
     steps += [f"{type(part).__name__} {_rows(known)} x {part.out_dim}" for part, known in path.told(shape)]
     budget = "" if path.max_slots is None else f", at most {path.max_slots} slots ({path.over} more)"
-    where = {"inject": ", read inside the layers", "both": ", in slots and inside the layers"}.get(path.insert, "")
-    return " -> ".join(steps) + budget + where
+    return " -> ".join(steps) + budget + _WHERE.get(path.insert, "")
 
 
 def _rows(shape: Any) -> str:

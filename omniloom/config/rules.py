@@ -63,7 +63,8 @@ def part_places(run: RunConfig) -> Iterator[tuple[Path, str, str | dict[str, Any
         if row.in_ is not None:
             yield ("modalities", name, "in", "processor"), "processors", row.in_.processor
             yield ("modalities", name, "in", "encoder"), "encoders", row.in_.encoder
-            yield from _chain_places(("modalities", name, "in", "projector"), row.in_.projector)
+            if row.in_.projector is not None:
+                yield from _chain_places(("modalities", name, "in", "projector"), row.in_.projector)
         if row.out is not None:
             for place, room in (("codec", "codecs"), ("layout", "layouts"), ("generator", "generators")):
                 if (spec := getattr(row.out, place)) is not None:

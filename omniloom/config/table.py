@@ -53,11 +53,12 @@ def _links(projector: Any) -> list[tuple[str, str | dict[str, Any]]]:
 
 
 class InConfig(Strict):
-    """How a modality comes in: processor, encoder, projector (a list is a chain), slots per item (null: no limit)."""
+    """How a modality comes in: processor, encoder, projector (a list is a chain; null: none, where the encoder's rows
+    have the language model's width or a fuser takes them as they are), slots per item (null: no limit)."""
 
     processor: PartSpec
     encoder: PartSpec
-    projector: Chain = "linear"
+    projector: Chain | None = "linear"
     slots: SlotsConfig | None = None
     insert: Literal["input", "inject", "both"] = "input"
     """Its rows fill slots at the input, are read inside the layers by an adapter, or both."""
@@ -118,7 +119,8 @@ class ModalityConfig(Strict):
 class FuserConfig(Strict):
     """A part that makes items of several modalities in one turn into one. Further keys are options of the part.
 
-    `when`: all of the inputs must be there, or any. `insert`: its rows stand where the first or the last of them stood.
+    `when`: all of the inputs must be there, or any. `insert`: its rows stand where the first or the last of them stood,
+    or fill no slots and are read inside the layers by an adapter.
     `keep`: inputs that keep their own slots beside. `projector`: a part or a chain behind the fuser; null: none.
     """
 
@@ -127,7 +129,7 @@ class FuserConfig(Strict):
     type: Word
     inputs: Annotated[list[Name], Field(min_length=1)]
     when: Literal["all", "any"] = "all"
-    insert: Literal["first", "last"] = "first"
+    insert: Literal["first", "last", "inject"] = "first"
     keep: list[Name] = Field(default_factory=list)
     projector: Chain | None = None
     markers: Annotated[tuple[str, str], Field(strict=False)] = ("", "")

@@ -61,7 +61,10 @@ class Sides:
 
 
 def gather_sides(moment: Moment, inputs: Sequence[str]) -> Sides | None:
-    """The projected rows of all items of some modalities; None where the batch has none."""
+    """The projected rows of all items of some modalities; None where the batch has none.
+
+    What a fuser made into rows of its own is read there and not by itself.
+    """
     device, plan = moment.embeds.device, moment.plan
     batch: list[list[tuple[int, int, int, int]]] = [[] for _ in range(plan.shape[0])]
     rows: list[list[Tensor]] = [[] for _ in range(plan.shape[0])]
@@ -73,6 +76,8 @@ def gather_sides(moment: Moment, inputs: Sequence[str]) -> Sides | None:
         route = plan.modalities.index(modality) + 1
         documents = documents_of(plan, media.items)
         for item, document, x in zip(media.items, documents, media.projected.items(), strict=True):
+            if item.role == "source":
+                continue
             rows[item.row].append(x.to(moment.embeds.dtype))
             batch[item.row] += [(document, item.start, order[id(item)], route)] * len(x)
     if not any(batch):

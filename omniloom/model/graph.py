@@ -174,13 +174,13 @@ class _Drawing:
             self._component(link, "fuser", self._class(self.model.parts[link]), None)
             self._arrow(previous, link)
             previous = link
-        if row.has_rows:
+        if row.has_rows and row.insert != "inject":
             self._arrow(previous, "backbone")
 
-    def _end(self, modality: str) -> str:
-        """The box that the rows of a modality come out of."""
-        encoder, chain = self.model.inputs[modality]
-        return chain[-1] if chain else encoder
+    def _end(self, name: str) -> str:
+        """The box that the rows of a modality or a fuser come out of."""
+        first, chain = self.model.fused[name] if name in self.model.fused else self.model.inputs[name]
+        return chain[-1] if chain else first
 
     def _component(self, name: str, kind: NodeKind, label: str, lane: str | None, detail: str = "") -> None:
         lane = None if name in self.shared else lane

@@ -104,14 +104,14 @@ def fuse(
     *,
     embedding: Tensor,
     say: Callable[[str], Tensor],
-) -> tuple[Packed | None, dict[str, Auxiliary]]:
-    """The fused items of one fuser, in the order of the plan; no rows where it only adds a loss.
+) -> tuple[Media | None, dict[str, Auxiliary]]:
+    """The fused items of one fuser, in the order of the plan; None where it only adds a loss.
 
     Raises:
         ShapeError: another number of rows than planned.
     """
     losses = _Losses()
-    items = plan.items_of(name)
+    items = [item for item in plan.items if item.modality == name]
     place: dict[int, tuple[str, int]] = {}
     seen: dict[str, int] = {}
     for index, item in enumerate(plan.items):
@@ -129,7 +129,7 @@ def fuse(
     losses.take(component, packed)
     if not len(packed):
         return None, losses.found
-    return _along(path.chain, packed, context, losses, items, f"the fuser {name!r}"), losses.found
+    return Media(items, packed, _along(path.chain, packed, context, losses, items, f"the fuser {name!r}")), losses.found
 
 
 def _along(

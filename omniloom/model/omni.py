@@ -99,6 +99,7 @@ class OmniModel(nn.Module):
         self.adapters = dict(adapters)
         self.tools = dict(tools or {})
         sources = {name: self._source(name) for name in self.inputs}
+        sources |= {row.name: self._fused_source(row.name) for row in planner.fusers if row.has_rows}
         site = Site(backbone, backbone.width, planner.modalities, sources, self.context, build or _no_builder)
         for name, adapter in self.adapters.items():
             for wanted in adapter.inputs:
@@ -113,10 +114,21 @@ class OmniModel(nn.Module):
         last: Any = path.chain[-1][1] if path.chain else encoder
         return Source(encoder.out_dim, dict(encoder.tap_dims), encoder.pooled_dim, last.out_dim)
 
+    def _fused_source(self, name: str) -> Source:
+        path = self._fused_path(name)
+        fuser = path.fuser[1]
+        last: Any = path.chain[-1][1] if path.chain else fuser
+        return Source(fuser.out_dim, {}, None, last.out_dim)
+
     def _path(self, modality: str) -> MediaPath:
         encoder, chain = self.inputs[modality]
         parts: Any = self.parts
         return MediaPath((encoder, parts[encoder]), [(name, parts[name]) for name in chain])
+
+    def _fused_path(self, name: str) -> FusedPath:
+        fuser, chain = self.fused[name]
+        parts: Any = self.parts
+        return FusedPath((fuser, parts[fuser]), [(link, parts[link]) for link in chain])
 
     # -- table ------------------------------------------------------------------------------------------------
 
@@ -156,6 +168,23 @@ class OmniModel(nn.Module):
         for component, part in self.parts.items():
             result[component] = dict(_state(part))
         return result
+
+    def require_read(self) -> None:
+        """Refuse media that fill no slots and that nothing reads: no answer would ever depend on them.
+
+        Raises:
+            ConfigError: a modality or a fuser of `insert: inject` that is not among the `inputs` of any adapter.
+        """
+        fusers = [row for row in self.planner.fusers if row.has_rows]
+        read = {wanted for adapter in self.adapters.values() for wanted in adapter.inputs}
+        read |= {name for row in fusers if row.when == "any" for name in row.inputs if name not in row.keep}
+        beside = [name for name, row in self.rows.items() if row.input is not None and row.input.insert == "inject"]
+        for name in (*beside, *(row.name for row in fusers if row.insert == "inject")):
+            if name not in read:
+                raise ConfigError(
+                    f"{name!r} has `insert: inject`, so it fills no slots, and no adapter reads it inside the layers. "
+                    "Name it in an adapter's `inputs`, or leave `insert` out."
+                )
 
     def named_component_parameters(self) -> Iterator[tuple[str, str, nn.Parameter]]:
         """(component, "component.parameter", parameter) of every parameter."""
@@ -217,7 +246,7 @@ class OmniModel(nn.Module):
     def run(self, plan: Plan, *, cache: Any = None) -> Pass:
         """A whole pass: media to rows, rows into slots, interactions prepared, the language model run."""
         media, losses = self.media(plan)
-        embeds = self._spliced(plan, media, losses)
+        embeds = self._spliced(plan, media)
         moment = Moment(plan, embeds, media)
         sides = {name: adapter.prepare(moment) for name, adapter in self.adapters.items()}
         slot = torch.arange(plan.shape[1], device=embeds.device).expand(plan.shape)
@@ -228,7 +257,8 @@ class OmniModel(nn.Module):
         return Pass(hidden, facts, losses | self.context.losses)
 
     def media(self, plan: Plan) -> tuple[dict[str, Media], dict[str, Auxiliary]]:
-        """The input items of a plan by modality, encoded and projected, those included that fill no slots."""
+        """The input items of a plan by modality, encoded and projected, and by fuser what was fused of them; those
+        included that fill no slots."""
         media: dict[str, Media] = {}
         losses: dict[str, Auxiliary] = {}
         for modality in self.inputs:
@@ -236,6 +266,13 @@ class OmniModel(nn.Module):
             if items:
                 media[modality], found = self._gathered(modality, items, _labels_of(plan, items))
                 losses = added(losses, found)
+        single, table = dict(media), self.backbone.embedding_table() if self.fused else None
+        for name in self.fused:
+            if table is not None and any(item.modality == name for item in plan.items):
+                fused, found = fuse(name, self._fused_path(name), plan, single, embedding=table, say=self.say)
+                losses = added(losses, found)
+                if fused is not None:
+                    media[name] = fused
         return media, losses
 
     def project(self, modality: str, items: Sequence[PlannedItem]) -> Packed:
@@ -273,8 +310,7 @@ class OmniModel(nn.Module):
 
     def embed(self, plan: Plan) -> Tensor:
         """(B, L, D): token embeddings, code embeddings and projected rows, each where the plan says."""
-        media, losses = self.media(plan)
-        return self._spliced(plan, media, losses)
+        return self._spliced(plan, self.media(plan)[0])
 
     def _gathered(
         self, modality: str, items: Sequence[PlannedItem], answers: Sequence[int]
@@ -289,23 +325,14 @@ class OmniModel(nn.Module):
             say=self.say,
         )
 
-    def _spliced(self, plan: Plan, media: Mapping[str, Media], losses: dict[str, Auxiliary]) -> Tensor:
-        """The embeddings of a plan with rows of media and of fusers in their slots; `losses` takes what fusers add."""
+    def _spliced(self, plan: Plan, media: Mapping[str, Media]) -> Tensor:
+        """The embeddings of a plan with rows of media and of fusers in their slots."""
         embeds = self.embed_ids(plan.ids)
         for modality, given in media.items():
             seen = [number for number, item in enumerate(given.items) if item.role == "in"]
             if seen:
                 rows = list(given.projected.items())
                 embeds = self._put(embeds, plan, modality, torch.cat([rows[number] for number in seen]))
-        for name in self.fused:
-            if plan.items_of(name):
-                component, chain = self.fused[name]
-                parts: Any = self.parts
-                path = FusedPath((component, parts[component]), [(link, parts[link]) for link in chain])
-                table = self.backbone.embedding_table()
-                packed, found = fuse(name, path, plan, media, embedding=table, say=self.say)
-                losses.update(added(losses, found))
-                embeds = embeds if packed is None else self._put(embeds, plan, name, packed.x)
         return embeds
 
     def _put(self, embeds: Tensor, plan: Plan, modality: str, rows: Tensor) -> Tensor:

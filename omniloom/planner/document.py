@@ -105,19 +105,21 @@ class Document:
     def leave(self, left: list[Slot]) -> None:
         """Take out everything else: slots, their items, and items without slots that stood in a cut segment.
 
-        What is fused stays with its rows, and its parts stay with it: those whose own slots are cut become sources. A
-        fuser without rows needs all of its parts.
+        What is fused stays with its rows, or beside its segment, and its parts stay with it: those whose own slots are
+        cut become sources. A fuser without rows needs all of its parts.
         """
         ids = {id(slot) for slot in left}
         places = [place for place, slot in enumerate(self.slots) if id(slot) in ids]
         filled = {slot.item for slot in left if slot.item >= 0}
         segments = {slot.segment for slot in left}
-        stays = filled | {part for index in filled for part in self.items[index].parts}
-        for index, item in enumerate(self.items):
-            near = self.slots[min(item.start, len(self.slots) - 1)]
-            if item.role == "side" and near.segment in segments:
-                stays.add(index)
-        rowless = {index for index, item in enumerate(self.items) if item.parts and not item.length}
+        beside = {
+            index
+            for index, item in enumerate(self.items)
+            if item.role == "side" and self.slots[min(item.start, len(self.slots) - 1)].segment in segments
+        }
+        stays = filled | beside
+        stays |= {part for index in stays for part in self.items[index].parts}
+        rowless = {index for index, item in enumerate(self.items) if item.parts and not item.rows}
         stays |= {index for index in rowless if stays >= set(self.items[index].parts)}
         kept = sorted(stays)
         number = {old: new for new, old in enumerate(kept)}

@@ -125,7 +125,7 @@ def fusions(parts: Sequence[Any], fusers: Sequence[FuserRow]) -> list[Fusion]:
             for name, at in group.items():
                 if name not in fuser.keep and shape is not None:
                     parts[at].role = "source"
-            anchor = min(group.values()) if fuser.insert == "first" else max(group.values())
+            anchor = max(group.values()) if fuser.insert == "last" else min(group.values())
             found.append(Fusion(fuser, list(group.values()), anchor, shape))
     return found
 

@@ -140,8 +140,8 @@ class FuserRow:
     """A fuser as the planner sees it: it makes the k-th items of its `inputs` in one turn into one item.
 
     `when`: "all" of the inputs must be there, or "any". `insert`: its rows stand where the "first" or the "last" of
-    them stood. `keep`: inputs that keep their own slots beside. `fuser` says what it does to their shapes, None for no
-    rows of its own; `chain` follows it.
+    them stood, or are read inside the layers ("inject"). `keep`: inputs that keep their own slots beside. `fuser` says
+    what it does to their shapes, None for no rows of its own; `chain` follows it.
     """
 
     name: str
@@ -149,7 +149,7 @@ class FuserRow:
     fuser: Any
     chain: Sequence[Shaping] = ()
     when: Literal["all", "any"] = "all"
-    insert: Literal["first", "last"] = "first"
+    insert: Literal["first", "last", "inject"] = "first"
     keep: tuple[str, ...] = ()
     markers: tuple[str, str] = ("", "")
 

@@ -306,18 +306,21 @@ class Planner:
                 is_joined = True
 
     def _add_fused(self, document: Document, fusion: Fusion, turn: int, sample: str, instruction: str) -> None:
-        """The rows of a fuser, where the first or the last of its parts stood; or none, if it only adds a loss."""
+        """The rows of a fuser, where the first or the last of its parts stood; or no slots, if it only adds a loss or
+        its rows are read inside the layers."""
         name, shape = fusion.fuser.name, fusion.shape
-        length = 0 if shape is None else shape.len
+        rows = 0 if shape is None else shape.len
+        is_side = bool(rows) and fusion.fuser.insert == "inject"
+        length = 0 if is_side else rows
         index = self.modalities.index(name)
         planned = PlannedItem(
-            name, "in", sample, 0, 0, length, length, shape, turn=turn, shape=shape, instruction=instruction
+            name, "in", sample, 0, 0, length, rows, shape, turn=turn, shape=shape, instruction=instruction
         )
         before, behind = fusion.fuser.markers if length else ("", "")
         document.add(self.spelling.written(before, document.edge), Kind.MARKER, modality=index)
         if length:
             self._add_border(document)
-        fusion.index = document.hold(planned, "in")
+        fusion.index = document.hold(planned, "side" if is_side else "in")
         document.add([0] * length, Kind.MEDIA, modality=index, item=fusion.index)
         for row, slot in enumerate(document.slots[len(document.slots) - length :]):
             slot.row = row

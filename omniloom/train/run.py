@@ -118,6 +118,7 @@ class _Run:
         assert self.settled.threads is not None
         pin_threads(self.settled.threads)
         model = compose(self.settled, base=self.folder)
+        model.require_read()
         self.begun = begin_with(model, self.settled, self.folder)
         used = {name for stage in self.settled.stages for name in stage.data}
         sources = open_sources(self.settled, self.folder, [name for name in self.settled.data if name in used])

@@ -81,25 +81,27 @@ SYSTEMS = [
         "biases and LoRA, ImageBind-LLM (arXiv:2309.03905)",
         {
             "adapters": {
-                "reads": {"type": "gated_attention", "inputs": ["image", "sound"]},
+                "reads": {"type": "gated_attention", "inputs": ["mixed"]},
                 "biases": {"type": "bias"},
                 "lora": {"type": "lora", "rank": 4},
             },
-            "components": {
-                "bind": {"room": "projectors", "type": "residual", "layers": 2, "ratio": 2.0, "normalise": True}
+            "fusers": {
+                "mixed": {
+                    "type": "weighted",
+                    "inputs": ["image", "sound"],
+                    "when": "any",
+                    "insert": "inject",
+                    "weights": {"image": 2.0},
+                    "projector": {"type": "residual", "layers": 2, "ratio": 2.0, "normalise": True},
+                }
             },
-            "fusers": {"mixed": {"type": "weighted", "inputs": ["image", "sound"], "weights": {"image": 2.0}}},
             "modalities": {
-                "image": row("image", IMAGE, JOINT_PICTURE, {"component": "bind"}, insert="inject"),
+                "image": row("image", IMAGE, JOINT_PICTURE, None),
                 "sound": row(
                     "audio",
                     SOUND_CLIPS,
                     JOINT_SOUND,
-                    [
-                        {"type": "prototypes", "id": "./seen", "count": 12, "neighbours": 4, "temperature": 5.0},
-                        {"component": "bind"},
-                    ],
-                    insert="inject",
+                    {"type": "prototypes", "id": "./seen", "count": 12, "neighbours": 4, "temperature": 5.0},
                 ),
             },
         },

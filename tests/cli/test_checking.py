@@ -48,6 +48,17 @@ def test_every_problem_is_told_with_its_line(call, own):
     assert " problems found" in done.stdout
 
 
+def test_media_that_nothing_would_read_are_a_problem_and_are_not_trained(call, own, tmp_path):
+    values, write = own
+    values["modalities"]["image"]["in"]["insert"] = "inject"
+    path = write()
+    done = call("check", path)
+    assert done.exit_code == 1
+    assert f"{path}:{line_of(path, 'image:')}: 'image' has `insert: inject`" in done.stdout
+    done = call("train", path, "--out", tmp_path / "out")
+    assert done.exit_code == 2 and "no adapter reads it" in done.output
+
+
 def test_problems_of_the_file_itself_come_alone(call, own):
     values, write = own
     values["stages"][1]["data"] = {"thing": 1.0}

@@ -15,6 +15,7 @@ from omniloom.model import Sampling, compose, generate
 from omniloom.model.graph import graph_of, mermaid
 from omniloom.planner import Planner
 from omniloom.sequence import Item, Kind, Packed, Plan, Sample, Shape, Text
+from omniloom.sequence.proof import prove
 from tests.examples import answered, asked, config_of, example_values, largest, logits_of, media, plans_of
 
 FUSERS = {
@@ -278,6 +279,114 @@ def test_an_adapter_may_be_routed_to_the_rows_of_a_fuser(omni_folder):
     assert torch.equal(after[:start], before[:start]) and bool((after[start:] != before[start:]).any(1).all())
 
 
+# -- read inside the layers -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def beside(omni_folder):
+    """A model whose layers read the sum of a picture and a sound, which fill no slots."""
+    changes = values(pair={"type": "sum", "insert": "inject", "when": "any"})
+    changes["adapters"] = {"reads": {"type": "gated_attention", "inputs": ["pair"]}}
+    model = compose(config_of(omni_folder, **changes), base=omni_folder)
+    with torch.no_grad():
+        for value in model.components()["reads"].values():
+            value.normal_(0, 0.5)
+    return model
+
+
+def test_fused_rows_that_are_read_inside_the_layers_fill_no_slots(beside):
+    plan = beside.planner.plan(both())
+    assert layout(plan) == ["text"] and (plan.kind != int(Kind.MEDIA)).all()
+    assert {item.modality: (item.role, item.length, item.rows) for item in plan.items} == {
+        "image": ("source", 0, 2), "sound": ("source", 0, 2), "pair": ("side", 0, 2)
+    }  # fmt: skip
+    prove(plan)
+
+
+def test_the_layers_read_what_was_fused_and_not_its_parts(beside):
+    plan = beside.planner.plan(both())
+    seen = []
+    hook = beside.parts["pair"].register_forward_hook(lambda part, args, output: seen.append(output.x))
+    try:
+        first = logits_of(beside, plan)[0]
+        rows = seen[0]
+        assert not torch.equal(first, logits_of(beside, beside.planner.plan(both(3)))[0])
+    finally:
+        hook.remove()
+    media, _ = beside.media(plan)
+    torch.testing.assert_close(rows, media["image"].projected.x + media["sound"].projected.x)
+    (sides,) = beside.run(plan).facts.sides.values()
+    assert torch.equal(sides.rows[0], rows) and len(set(sides.item[0].tolist())) == 1
+    start = next(item.start for item in plan.items if item.modality == "pair")
+    other = beside.planner.plan(both(3))
+    assert torch.equal(first[:start], logits_of(beside, other)[0][:start])
+
+
+def test_what_is_read_beside_is_the_same_alone_packed_and_decoded(beside):
+    samples = [both(1), asked(media("image", 2)), both(4), asked(Text("no media"))]
+    plans = plans_of(beside, samples)
+    alone = [logits_of(beside, plan)[0] for plan in plans]
+    for batch in (Plan.stack(plans), Plan.pack(plans, 200)):
+        assert largest(logits_of(beside, batch), alone) <= 1e-4
+    asks = [beside.planner.plan(both(n).prompt(), ask=True) for n in (1, 2)]
+    replies = generate(beside, asks, Sampling(max_new=4))
+    assert [generate(beside, [plan], Sampling(max_new=4))[0] for plan in asks] == replies
+
+
+def test_a_cut_beside_takes_the_fused_rows_and_their_sources(omni_folder):
+    changes = values(pair={"type": "sum", "insert": "inject"})
+    changes["adapters"] = {"reads": {"type": "gated_attention", "inputs": ["pair", "image", "sound"]}}
+    model = compose(config_of(omni_folder, **changes), base=omni_folder)
+    whole = model.planner.plan(both())
+    kept = cut(model, whole.shape[1] - 1)
+    assert {item.modality: item.role for item in kept.items} == {"image": "source", "sound": "source", "pair": "side"}
+    prove(kept)
+    gone = cut(model, whole.shape[1] - next(item.start for item in whole.items if item.modality == "pair") - 1)
+    assert not gone.items
+
+
+def test_media_that_nothing_reads_are_refused(omni_folder):
+    with pytest.raises(ConfigError, match="'pair' has `insert: inject`"):
+        model_of(omni_folder, pair={"type": "sum", "insert": "inject"}).require_read()
+    changes = values()
+    changes["modalities"]["image"]["in"]["insert"] = "inject"
+    with pytest.raises(ConfigError, match="'image' has `insert: inject`"):
+        compose(config_of(omni_folder, **changes), base=omni_folder).require_read()
+    changes["adapters"] = {"reads": {"type": "gated_attention", "inputs": ["image"]}}
+    compose(config_of(omni_folder, **changes), base=omni_folder).require_read()
+    del changes["adapters"]
+    changes["fusers"] = {"pair": {"type": "sum", "inputs": ["image", "sound"], "when": "any"}}
+    compose(config_of(omni_folder, **changes), base=omni_folder).require_read()
+
+
+def test_a_fuser_may_take_rows_that_no_projector_touched(omni_folder):
+    changes = values(pair={"type": "channels", "projector": [{"type": "pool", "tokens": 1}, "linear"], "when": "any"})
+    for name in ("image", "sound"):
+        changes["modalities"][name]["in"]["projector"] = None
+    config = config_of(omni_folder, **changes)
+    assert not [name for name in config.component_names if name.startswith(("image/p", "sound/p"))]
+    model = compose(config, base=omni_folder)
+    plan = model.planner.plan(both())
+    seen = []
+    model.parts["pair"].register_forward_pre_hook(lambda part, args: seen.append(args[0]))
+    logits_of(model, plan)
+    item = next(item for item in plan.items if item.modality == "image")
+    assert torch.equal(seen[0][0]["image"].x, model.parts["image/encoder"]([item.raw]).x)
+
+
+def test_rows_of_the_language_models_width_need_no_projector(omni_folder):
+    changes = values()
+    changes["modalities"]["image"]["in"]["projector"] = None
+    model = compose(config_of(omni_folder, **changes), base=omni_folder)
+    plan = model.planner.plan(asked(media("image", 1)))
+    (item,) = plan.items
+    rows = model.embed(plan)[0][plan.slots_of(0)]
+    assert torch.equal(rows, model.parts["image/encoder"]([item.raw]).x)
+    changes["modalities"]["image"]["in"]["encoder"]["width"] = 16
+    with pytest.raises(ConfigError, match="the projectors of 'image' end at width 16"):
+        compose(config_of(omni_folder, **changes), base=omni_folder)
+
+
 # -- shown ------------------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +405,17 @@ def test_fusers_are_drawn_between_their_inputs_and_the_language_model(omni_folde
     assert "Channels" in mermaid(nodes, edges)
     assert "Channels" in draw_graph(nodes, edges, [])
     assert next(node for node in nodes if node.id == "match").parameters > 0
+
+
+def test_fused_rows_that_are_read_inside_are_drawn_into_their_adapter(omni_folder, capsys):
+    changes = values(pair={"type": "sum", "insert": "inject"})
+    changes["adapters"] = {"reads": {"type": "gated_attention", "inputs": ["pair"]}}
+    config = config_of(omni_folder, **changes)
+    arrows = {(edge.source, edge.target) for edge in graph_of(compose(config, base=omni_folder), config)[1]}
+    assert {("image/projector2", "pair"), ("pair", "reads"), ("reads", "backbone")} <= arrows
+    assert ("pair", "backbone") not in arrows
+    show(omni_folder / "changed.yaml")
+    assert "pair: image + sound -> Sum, read inside the layers" in capsys.readouterr().out
 
 
 def test_show_tells_of_fusers(omni_folder, capsys):
