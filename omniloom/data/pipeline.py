@@ -186,7 +186,7 @@ class Pipeline:
         def change(turn: Turn, item: Item) -> Item:
             if item.modality not in self._late or isinstance(item.payload, Codes | Projected):
                 return item
-            rows = self.model.project_late(item.modality, [item.payload], [turn.text], [learned])[0]
+            rows = self.model.project_late(item.modality, item.payload, instruction=turn.text, answer=learned)
             return replace(item, payload=rows)
 
         return sample.map_items(change)

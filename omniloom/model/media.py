@@ -12,9 +12,9 @@ from omniloom.encoders.base import Encoder
 from omniloom.errors import PlanError, ShapeError
 from omniloom.interaction.base import Media
 from omniloom.projectors import Context, Fuser, Projector
-from omniloom.sequence import Auxiliary, Packed, Plan, PlannedItem
+from omniloom.sequence import Auxiliary, Packed, Plan, PlannedItem, Projected, Raw
 
-__all__ = ["FusedPath", "MediaPath", "added", "fuse", "gather", "kept"]
+__all__ = ["FusedPath", "MediaPath", "added", "fuse", "gather", "kept", "make_late"]
 
 
 def added(losses: Mapping[str, Auxiliary], more: Mapping[str, Auxiliary]) -> dict[str, Auxiliary]:
@@ -74,12 +74,35 @@ def gather(
             raise PlanError(f"some items of {modality!r} were projected before they were planned, others were not.")
         projected = Packed.cat(late)
         for packed in late:
-            losses.take(modality, packed)
+            losses.found = added(losses.found, packed.losses)
         return Media(items, projected, kept(items, projected)), losses.found
     encoded = _encoded(modality, path.encoder, items, device, losses)
     context = Context(modality, embedding, [item.instruction for item in items], say, answers)
     packed = _along(path.chain, encoded, context, losses, items, f"the projector of {modality!r}")
     return Media(items, encoded, kept(items, packed)), losses.found
+
+
+def make_late(
+    modality: str,
+    path: MediaPath,
+    raw: Raw | Packed,
+    *,
+    instruction: str,
+    answer: int,
+    device: torch.device,
+    embedding: Tensor,
+    say: Callable[[str], Tensor],
+) -> Projected:
+    """One item through its encoder, unless these are its rows, and its projectors, before anything is planned.
+
+    `instruction`, `answer`: as in `Context`. What parts add to the loss goes with the rows.
+    """
+    component, encoder = path.encoder
+    losses = _Losses()
+    packed = raw if isinstance(raw, Packed) else encoder([raw.to(device)])
+    losses.take(component, packed)
+    packed = _through(path.chain, packed, Context(modality, embedding, [instruction], say, [answer]), losses)
+    return Projected(packed.x, packed.shapes, losses=losses.found)
 
 
 def kept(items: Sequence[PlannedItem], packed: Packed) -> Packed:
@@ -141,15 +164,20 @@ def _along(
     what: str,
 ) -> Packed:
     """Rows through projectors, held at the end to what was planned of each item."""
-    for component, part in chain:
-        packed = part(packed, context)
-        losses.take(component, packed)
+    packed = _through(chain, packed, context, losses)
     for item, row in zip(items, packed.items(), strict=True):
         if row.shape[0] != item.rows:
             raise ShapeError(
                 f"{what} gave {tuple(row.shape)} for sample {item.sample!r}; the plan expects {item.rows} rows. "
                 "Its out_shape() and forward() disagree."
             )
+    return packed
+
+
+def _through(chain: Sequence[tuple[str, Projector]], packed: Packed, context: Context, losses: _Losses) -> Packed:
+    for component, part in chain:
+        packed = part(packed, context)
+        losses.take(component, packed)
     return packed
 
 

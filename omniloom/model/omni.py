@@ -20,10 +20,9 @@ from omniloom.backbone.doors import HookedFFN
 from omniloom.errors import ConfigError, FreezeError, ShapeError, did_you_mean
 from omniloom.interaction.base import HookContext, Interaction, Media, Moment, Site, SlotFacts, Source
 from omniloom.interaction.hooks import HookedLinear
-from omniloom.model.media import FusedPath, MediaPath, added, fuse, gather
+from omniloom.model.media import FusedPath, MediaPath, added, fuse, gather, make_late
 from omniloom.model.vocab import VocabRows
 from omniloom.planner import ModalityRow, Planner
-from omniloom.projectors import Context
 from omniloom.sequence import IGNORE, Auxiliary, Kind, Packed, Plan, PlannedItem, Projected, Raw, Vocabulary
 
 __all__ = ["OmniModel", "Pass", "SlotLosses"]
@@ -257,8 +256,7 @@ class OmniModel(nn.Module):
         return Pass(hidden, facts, losses | self.context.losses)
 
     def media(self, plan: Plan) -> tuple[dict[str, Media], dict[str, Auxiliary]]:
-        """The input items of a plan by modality, encoded and projected, and by fuser what was fused of them; those
-        included that fill no slots."""
+        """Items by modality, encoded and projected, and by fuser what was fused of them, with slots or without."""
         media: dict[str, Media] = {}
         losses: dict[str, Auxiliary] = {}
         for modality in self.inputs:
@@ -283,25 +281,21 @@ class OmniModel(nn.Module):
         """
         return self._gathered(modality, items, [0] * len(items))[0].projected
 
-    def project_late(
-        self, modality: str, raws: Sequence[Raw | Packed], instructions: Sequence[str], answers: Sequence[int]
-    ) -> list[Projected]:
-        """Projected rows of items whose number only the parts know, each by itself, before they are planned.
+    def project_late(self, modality: str, raw: Raw | Packed, *, instruction: str = "", answer: int = 0) -> Projected:
+        """Projected rows of an item whose number only the parts know, before it is planned.
 
-        `raws`: raw tensors, or rows of the encoder; `instructions`, `answers`: as in `Context`, one an item.
+        `raw`: its raw tensor, or rows of the encoder; `instruction`, `answer`: as in `Context`.
         """
-        path = self._path(modality)
-        encoder = path.encoder[1]
-        made = []
-        for raw, instruction, answer in zip(raws, instructions, answers, strict=True):
-            encoded = raw if isinstance(raw, Packed) else encoder([raw.to(self.device)])
-            context = Context(modality, self.backbone.embedding_table(), [instruction], self.say, [answer])
-            losses = dict(encoded.losses)
-            for name, part in path.chain:
-                encoded = part(encoded, context)
-                losses |= {f"{name}/{key}": loss for key, loss in encoded.losses.items()}
-            made.append(Projected(encoded.x, encoded.shapes, losses=losses))
-        return made
+        return make_late(
+            modality,
+            self._path(modality),
+            raw,
+            instruction=instruction,
+            answer=answer,
+            device=self.device,
+            embedding=self.backbone.embedding_table(),
+            say=self.say,
+        )
 
     def say(self, text: str) -> Tensor:
         """(N, D) the language model's embeddings of a text's tokens; nothing learns through them."""
