@@ -132,7 +132,9 @@ def _tiles(data: ReportData, tasks: list[TaskResult]) -> Iterator[tuple[str, str
 
 
 def _stages(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One card per stage, from records {"stage", "step", "loss", "loss/SOURCE", "tokens_per_s", "elapsed_s", ...}."""
+    """One card per stage, from records {"stage", "step", "loss", "loss/SOURCE", "tokens_per_s", "elapsed_s", ...}; the
+    clock of a stage goes on where the one before it stopped."""
+    before = 0.0
     names = dict.fromkeys(record["stage"] for record in records if "stage" in record and "loss" in record)
     for position, name in enumerate(names):
         own = [record for record in records if record.get("stage") == name and "loss" in record]
@@ -153,7 +155,9 @@ def _stages(records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         ]
         facts = [f"{len(own)} steps" if len(own) > 1 else "1 step"]
         if "elapsed_s" in own[-1]:
-            facts.append(duration(float(own[-1]["elapsed_s"])))
+            until = float(own[-1]["elapsed_s"])
+            facts.append(duration(until - before))
+            before = until
         speeds = sorted(float(record["tokens_per_s"]) for record in own if "tokens_per_s" in record)
         if speeds:
             facts.append(f"{speeds[len(speeds) // 2]:,.0f} tokens/s")

@@ -131,9 +131,9 @@ def examples_of(task: str, samples: list[Sample], result: TaskResult, count: int
 
 
 def loss_records() -> list[dict[str, float | str]]:
-    """metrics.jsonl of two stages."""
+    """metrics.jsonl of two stages on one clock, 0.82 s a step."""
     rng = np.random.default_rng(7)
-    records = []
+    records: list[dict[str, float | str]] = []
     for stage, steps, start, names in (("align", 240, 4.2, TASKS), ("instruct", 160, 0.9, TASKS)):
         for step in range(1, steps + 1):
             parts = {
@@ -143,7 +143,9 @@ def loss_records() -> list[dict[str, float | str]]:
                 for k, name in enumerate(names)
             }
             record = {"stage": stage, "step": step, "loss": float(np.mean(list(parts.values()))), **parts}
-            records.append({**record, "lr": 1e-3, "tokens_per_s": 1450 + rng.normal(0, 60), "elapsed_s": step * 0.82})
+            records.append(
+                {**record, "lr": 1e-3, "tokens_per_s": 1450 + rng.normal(0, 60), "elapsed_s": (len(records) + 1) * 0.82}
+            )
     return records
 
 

@@ -170,6 +170,11 @@ def test_losses_that_are_not_numbers_are_left_out_of_the_curves() -> None:
     assert "8 steps" in html
 
 
+def test_a_stage_shows_its_own_time_and_not_that_since_the_run_began() -> None:
+    text = " ".join(parsed(page()).text)
+    assert "240 steps, 3 min 17 s" in text and "160 steps, 2 min 11 s" in text
+
+
 def test_equal_data_give_equal_bytes_and_the_file_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "report.html"
     write_report(path, ReportData("old"))
