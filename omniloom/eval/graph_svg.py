@@ -6,6 +6,7 @@ in a box are the stages: filled where the part trains, hollow where it is frozen
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -125,8 +126,11 @@ def _place(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge]) -> dict[str, 
 
 def _rows(side: list[_Box], boxes: dict[str, _Box], edges: Sequence[GraphEdge]) -> int:
     """Give every box of a side its rows; the number of rows used."""
-    lanes = {lane: row for row, lane in enumerate(dict.fromkeys(box.node.lane for box in side if box.node.lane))}
-    rows = len(lanes)
+    stacks = Counter((box.node.lane, box.column) for box in side if box.node.lane)
+    lanes, rows = {}, 0
+    for lane in dict.fromkeys(lane for lane, _ in stacks):  # as high as its longest chain in one column
+        lanes[lane] = rows
+        rows += max(height for (name, _), height in stacks.items() if name == lane)
     taken: set[tuple[int, int]] = set()
     for box in sorted(side, key=lambda box: box.node.lane is None):
         if box.node.lane is not None:

@@ -26,6 +26,16 @@ def test_boxes_never_overlap() -> None:
             assert x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
 
 
+def test_a_chain_makes_the_row_of_its_modality_high_and_arrows_stay_level() -> None:
+    nodes = []
+    for lane in ("a", "b"):
+        nodes += [GraphNode(f"{lane}/{part}", f"{lane} {part}", "projector", lane) for part in ("pool", "mlp")]
+        nodes.append(GraphNode(lane, lane, "encoder", lane))
+    boxes = rectangles(draw_graph(nodes, [GraphEdge("a", "a/pool"), GraphEdge("b", "b/pool")], []))
+    assert boxes["a pool"][1] == boxes["a"][1] and boxes["b pool"][1] == boxes["b"][1]
+    assert boxes["a"][1] < boxes["a mlp"][1] < boxes["b"][1] < boxes["b mlp"][1]
+
+
 def test_a_shared_projector_spans_the_rows_of_its_modalities() -> None:
     nodes = [GraphNode(lane, lane, "encoder", lane) for lane in ("a", "b", "c")]
     nodes += [GraphNode("p", "shared", "projector"), GraphNode("l", "llm", "backbone")]
