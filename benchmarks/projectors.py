@@ -40,7 +40,7 @@ PROJECTORS: dict[str, Any] = {
     "mlp": lambda slots: [{"type": "pool", "tokens": slots}, "mlp"],
     "qformer": lambda slots: {"type": "qformer", "queries": slots},
     "perceiver": lambda slots: {"type": "perceiver", "latents": slots},
-    "soft_moe": lambda slots: {"type": "soft_moe", "queries": slots},
+    "soft_moe": lambda slots: {"type": "soft_moe", "queries": slots, "depth": 1},
 }
 
 
@@ -157,7 +157,7 @@ def main() -> int:
     for slots in SLOTS:
         for name in PROJECTORS:
             folder = arguments.out / f"{name}-{slots}"
-            if not (folder / "eval" / "results.json").is_file():
+            if not (folder / "eval" / "results.json").is_file() or folder.name not in seconds_of(arguments.out):
                 same = [f"--{key}={getattr(arguments, key)}" for key in ("out", "threads", "steps")]
                 with clocked(arguments.out, folder.name):
                     subprocess.run([sys.executable, __file__, *same, "--one", name, str(slots)], check=True)

@@ -85,10 +85,11 @@ def _problem(loaded: LoadedRun, path: tuple[str | int, ...], message: str) -> Pr
 def _model_of(loaded: LoadedRun) -> tuple[OmniModel | None, list[Problem]]:
     """The model without its weights; or why it cannot be composed."""
     from omniloom.errors import ConfigError, MissingAssetError, OmniloomError
+    from omniloom.model import require_read
 
     try:
         model = shell_model(loaded)[0]
-        model.require_read()
+        require_read(model)
         return model, []
     except MissingAssetError as error:
         return None, [_problem(loaded, _place_of(loaded, str(error)), str(error))]
@@ -99,10 +100,11 @@ def _model_of(loaded: LoadedRun) -> tuple[OmniModel | None, list[Problem]]:
 
 
 def _place_of(loaded: LoadedRun, message: str) -> tuple[str | int, ...]:
-    """The modality or the language model that a message names."""
-    for name in loaded.config.modalities:
-        if repr(name) in message or f"{name}/" in message:
-            return ("modalities", name)
+    """The modality, the fuser or the language model that a message names."""
+    for table in ("modalities", "fusers"):
+        for name in getattr(loaded.config, table):
+            if repr(name) in message or f"{name}/" in message:
+                return (table, name)
     name = loaded.config.backbone.id.rpartition("/")[2]
     return ("backbone", "id") if name in message else ("backbone",)
 

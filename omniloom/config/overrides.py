@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from omniloom.config.reading import Node, kind_of, merged, read_text
+from omniloom.config.reading import Node, is_null_a_value, kind_of, merged, read_text
 from omniloom.config.schema import dotted, known_keys
 from omniloom.errors import ConfigError, did_you_mean
 
@@ -45,7 +45,8 @@ def _replaced(node: Node, keys: list[str], value: Node, place: str, done: tuple[
         raise ConfigError(f"{where} has no key {key!r}.{did_you_mean(key, known or inner)}", file=place)
     below = _replaced(inner.get(key, Node(None, place)), keys[1:], value, place, (*done, key))
     changed = {**inner, key: below}
-    if len(keys) == 1 and below.value is None and isinstance(getattr(inner.get(key), "value", None), dict):
+    is_over_mapping = below.value is None and isinstance(getattr(inner.get(key), "value", None), dict)
+    if len(keys) == 1 and is_over_mapping and not is_null_a_value(inner, key):
         del changed[key]
     return Node(changed, node.file, node.line)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,7 @@ def merged(base: Node, over: Node) -> Node:
     """`over` on top of `base`: mappings are merged key by key, everything else replaces.
 
     A mapping with another `type` or `component` is another part and replaces the whole mapping; null over a mapping
-    removes it.
+    removes it, where null is no value of its own.
     """
     if not isinstance(base.value, dict) or not isinstance(over.value, dict) or _is_other_part(base.value, over.value):
         return over
@@ -117,10 +117,18 @@ def merged(base: Node, over: Node) -> Node:
     for key, node in over.value.items():
         known = result.get(key)
         if known is not None and isinstance(known.value, dict) and node.value is None:
-            del result[key]
+            if is_null_a_value({**base.value, **over.value}, key):
+                result[key] = node
+            else:
+                del result[key]
         else:
             result[key] = node if known is None else merged(known, node)
     return Node(result, over.file, over.line)
+
+
+def is_null_a_value(table: Mapping[str, Any], key: str) -> bool:
+    """Whether null says something there: no projector between an encoder and what reads its rows."""
+    return key == "projector" and "encoder" in table
 
 
 def _is_other_part(base: dict[str, Node], over: dict[str, Node]) -> bool:

@@ -23,7 +23,7 @@ from omniloom.data.splitting import split_items
 from omniloom.media import Limits
 from omniloom.model import OmniModel
 from omniloom.registry import schema
-from omniloom.sequence import Bundle, Codes, Item, Packed, Plan, Projected, Raw, Sample, Turn
+from omniloom.sequence import Bundle, Codes, Item, Packed, Plan, PlannedItem, Projected, Raw, Sample, Turn
 
 __all__ = ["Pipeline", "seed_of"]
 
@@ -85,6 +85,19 @@ class Pipeline:
         self, samples: Sequence[Sample], *, ask: bool = False, rngs: Sequence[torch.Generator] | None = None
     ) -> list[Plan]:
         """Plans of prepared samples. `rngs`: one per sample, for processors that augment; None for none."""
+        return [self.model.planner.plan(sample, ask=ask) for sample in self._ready(samples, rngs)]
+
+    def items(
+        self, samples: Sequence[Sample], *, rngs: Sequence[torch.Generator] | None = None
+    ) -> list[list[PlannedItem]]:
+        """The input items of each prepared sample, read and shaped but in no slots; `rngs` as in `plans`."""
+        return [self.model.planner.items(sample) for sample in self._ready(samples, rngs)]
+
+    # -- inside -----------------------------------------------------------------------------------------------
+
+    def _ready(self, samples: Sequence[Sample], rngs: Sequence[torch.Generator] | None) -> list[Sample]:
+        """Samples whose media are raw tensors, cached rows of frozen encoders, or projected already where only the
+        parts know how many rows there are."""
         generators: Sequence[torch.Generator | None] = rngs if rngs is not None else [None] * len(samples)
         ready = [
             sample.map_items(lambda turn, item, rng=rng: self._with_raw(item, rng))
@@ -92,11 +105,7 @@ class Pipeline:
         ]
         if self._encoder_keys:
             ready = self._with_features(ready)
-        if self._late:
-            ready = [self._with_late(sample) for sample in ready]
-        return [self.model.planner.plan(sample, ask=ask) for sample in ready]
-
-    # -- inside -----------------------------------------------------------------------------------------------
+        return [self._with_late(sample) for sample in ready] if self._late else ready
 
     def _encoder_key(self, modality: str) -> tuple[dict[str, str], str]:
         """The processor's spec and the encoder's digest: what its rows depend on beside the payload."""

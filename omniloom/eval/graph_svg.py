@@ -127,10 +127,11 @@ def _place(nodes: Sequence[GraphNode], edges: Sequence[GraphEdge]) -> dict[str, 
 def _rows(side: list[_Box], boxes: dict[str, _Box], edges: Sequence[GraphEdge]) -> int:
     """Give every box of a side its rows; the number of rows used."""
     stacks = Counter((box.node.lane, box.column) for box in side if box.node.lane)
-    lanes, rows = {}, 0
-    for lane in dict.fromkeys(lane for lane, _ in stacks):  # as high as its longest chain in one column
-        lanes[lane] = rows
-        rows += max(height for (name, _), height in stacks.items() if name == lane)
+    lanes: dict[str | None, int] = {}
+    rows = 0
+    for name in dict.fromkeys(lane for lane, _ in stacks):  # as high as its longest chain in one column
+        lanes[name] = rows
+        rows += max(height for (lane, _), height in stacks.items() if lane == name)
     taken: set[tuple[int, int]] = set()
     for box in sorted(side, key=lambda box: box.node.lane is None):
         if box.node.lane is not None:

@@ -123,6 +123,9 @@ class Site:
 class Interaction(ABC):
     """Options after the star, as every part; its modules live in the language model, not here."""
 
+    needs_slots = False
+    """Whether it reads items only at the slots that they fill."""
+
     @property
     def inputs(self) -> Sequence[str]:
         """Modalities whose media it reads beside the slots; empty: it acts on the slots alone."""

@@ -58,6 +58,7 @@ class DeepStack(Interaction):
     """
 
     inputs: Sequence[str] = ()
+    needs_slots = True
 
     def __init__(
         self, *, inputs: Sequence[str], taps: Mapping[int, int], projector: Any = "linear", gated: bool = False

@@ -82,6 +82,7 @@ class TokenInjection(Interaction):
     """
 
     inputs: Sequence[str] = ()
+    needs_slots = True
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel
     for name, fuser in config.fusers.items():
         fused[name], fuser_row = _fuser(parts, name, fuser, shaped, backbone.width)
         fusers.append(fuser_row)
+    _require_width(shaped, fusers, backbone.width)
     template = Template.of(
         tokenizer,
         kind=config.backbone.template,
@@ -183,13 +184,7 @@ class _Parts:
 def _input(parts: _Parts, name: str, row: Any, width: int) -> tuple[tuple[str, list[str]], InputPath]:
     processor = build("processors", parts.placed("processors", row.processor), base=parts.base)
     encoder_name, encoder = parts.get("encoders", f"{name}/encoder", row.encoder)
-    names, chain, out_dim = _chain(parts, name, row.links, encoder.out_dim, width)
-    is_fused = any(name in fuser.inputs for fuser in parts.config.fusers.values())
-    if out_dim != width and not is_fused and row.insert != "inject":
-        raise ConfigError(
-            f"the projectors of {name!r} end at width {out_dim}, the language model takes {width}. "
-            "End the chain with one that projects."
-        )
+    names, chain, _ = _chain(parts, name, row.links, encoder.out_dim, width)
     slots, stamps = row.slots, row.timestamps
     path = InputPath(
         processor,
@@ -204,6 +199,23 @@ def _input(parts: _Parts, name: str, row: Any, width: int) -> tuple[tuple[str, l
         row.windows,
     )
     return (encoder_name, names), path
+
+
+def _width(path: Any) -> int:
+    """How wide an input's rows are at the end of its projectors."""
+    width: int = path.chain[-1].out_dim if path.chain else path.encoder.out_dim
+    return width
+
+
+def _require_width(shaped: Mapping[str, InputPath], fusers: Sequence[FuserRow], width: int) -> None:
+    """Hold what fills slots to the language model's width."""
+    taken = {name for row in fusers if row.has_rows for name in row.inputs if name not in row.keep}
+    for name, path in shaped.items():
+        if _width(path) != width and name not in taken and path.insert != "inject":
+            raise ConfigError(
+                f"the projectors of {name!r} end at width {_width(path)}, the language model takes {width}. "
+                "End the chain with one that projects."
+            )
 
 
 def _chain(parts: _Parts, name: str, links: Any, in_dim: int, width: int) -> tuple[list[str], list[Any], int]:
@@ -222,10 +234,7 @@ def _chain(parts: _Parts, name: str, links: Any, in_dim: int, width: int) -> tup
 def _fuser(
     parts: _Parts, name: str, config: FuserConfig, shaped: Mapping[str, InputPath], width: int
 ) -> tuple[tuple[str, list[str]], FuserRow]:
-    widths = {}
-    for modality in config.inputs:
-        path: Any = shaped[modality]
-        widths[modality] = path.chain[-1].out_dim if path.chain else path.encoder.out_dim
+    widths = {modality: _width(shaped[modality]) for modality in config.inputs}
     component, fuser = parts.get("fusers", name, config.spec, widths, width)
     names, chain, out_dim = _chain(parts, name, config.links, fuser.out_dim, width)
     if out_dim != width:

@@ -168,23 +168,6 @@ class OmniModel(nn.Module):
             result[component] = dict(_state(part))
         return result
 
-    def require_read(self) -> None:
-        """Refuse media that fill no slots and that nothing reads: no answer would ever depend on them.
-
-        Raises:
-            ConfigError: a modality or a fuser of `insert: inject` that is not among the `inputs` of any adapter.
-        """
-        fusers = [row for row in self.planner.fusers if row.has_rows]
-        read = {wanted for adapter in self.adapters.values() for wanted in adapter.inputs}
-        read |= {name for row in fusers if row.when == "any" for name in row.inputs if name not in row.keep}
-        beside = [name for name, row in self.rows.items() if row.input is not None and row.input.insert == "inject"]
-        for name in (*beside, *(row.name for row in fusers if row.insert == "inject")):
-            if name not in read:
-                raise ConfigError(
-                    f"{name!r} has `insert: inject`, so it fills no slots, and no adapter reads it inside the layers. "
-                    "Name it in an adapter's `inputs`, or leave `insert` out."
-                )
-
     def named_component_parameters(self) -> Iterator[tuple[str, str, nn.Parameter]]:
         """(component, "component.parameter", parameter) of every parameter."""
         for component, values in self.components().items():

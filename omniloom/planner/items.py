@@ -106,6 +106,16 @@ class Fusion:
     shape: Shape | None
     index: int = -1
 
+    @property
+    def rows(self) -> int:
+        """How many rows it gives; none, where it only adds a loss."""
+        return 0 if self.shape is None else self.shape.len
+
+    @property
+    def is_side(self) -> bool:
+        """Whether its rows are read inside the layers and fill no slots."""
+        return bool(self.rows) and self.fuser.insert == "inject"
+
 
 def fusions(parts: Sequence[Any], fusers: Sequence[FuserRow]) -> list[Fusion]:
     """What fusers make of the items of one turn; the k-th items of each input belong together.

@@ -106,6 +106,13 @@ class Planner:
         truncated = self._fit(document, candidates, sample.id)
         return replace(self._finish(document, sample.id, truncated), turns=len(sample.turns)).check()
 
+    def items(self, sample: Sample, rng: torch.Generator | None = None) -> list[PlannedItem]:
+        """The input items of a sample, read and shaped as in its plan, but in no slots."""
+        turns = [self._read(turn, number, sample.id, rng) for number, turn in enumerate(sample.turns)]
+        for parts in turns:
+            fusions(parts, self.fusers)
+        return [replace(part.planned, role=part.role) for parts in turns for part in parts if isinstance(part, Ready)]
+
     def batch(self, plans: Sequence[Plan], *, pack: int = 0) -> Plan:
         """Plans of single samples as one batch: padded, or packed into rows of `pack` slots."""
         return Plan.pack(plans, pack) if pack else Plan.stack(plans)
@@ -308,10 +315,8 @@ class Planner:
     def _add_fused(self, document: Document, fusion: Fusion, turn: int, sample: str, instruction: str) -> None:
         """The rows of a fuser, where the first or the last of its parts stood; or no slots, if it only adds a loss or
         its rows are read inside the layers."""
-        name, shape = fusion.fuser.name, fusion.shape
-        rows = 0 if shape is None else shape.len
-        is_side = bool(rows) and fusion.fuser.insert == "inject"
-        length = 0 if is_side else rows
+        name, shape, rows = fusion.fuser.name, fusion.shape, fusion.rows
+        length = 0 if fusion.is_side else rows
         index = self.modalities.index(name)
         planned = PlannedItem(
             name, "in", sample, 0, 0, length, rows, shape, turn=turn, shape=shape, instruction=instruction
@@ -320,7 +325,7 @@ class Planner:
         document.add(self.spelling.written(before, document.edge), Kind.MARKER, modality=index)
         if length:
             self._add_border(document)
-        fusion.index = document.hold(planned, "side" if is_side else "in")
+        fusion.index = document.hold(planned, "side" if fusion.is_side else "in")
         document.add([0] * length, Kind.MEDIA, modality=index, item=fusion.index)
         for row, slot in enumerate(document.slots[len(document.slots) - length :]):
             slot.row = row

@@ -56,7 +56,7 @@ class Row:
             return {**values, "split": list(self.split)}
         links = [part.place for part in self.projectors]
         inside = {"processor": dict(self.processor), "encoder": self.encoder.place}
-        return {**values, "in": {**inside, "projector": links[0] if len(links) == 1 else links, **self.further}}
+        return {**values, "in": {**inside, "projector": links[0] if len(links) == 1 else links or None, **self.further}}
 
     def components(self) -> dict[str, Part]:
         """Component -> its part, for every one that takes tensors of the file."""

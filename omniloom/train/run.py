@@ -23,7 +23,7 @@ from omniloom.data.pipeline import Pipeline
 from omniloom.data.sources import Source
 from omniloom.errors import ConfigError, TrainingError
 from omniloom.files import remove_leftovers, write_whole
-from omniloom.model import OmniModel, compose
+from omniloom.model import OmniModel, compose, require_read
 from omniloom.train.optimizer import load_optimizer_state, optimizer_state
 from omniloom.train.resolve import calibrate, pin_threads, settle
 from omniloom.train.stage import Metrics, Stage, Trainer
@@ -118,7 +118,7 @@ class _Run:
         assert self.settled.threads is not None
         pin_threads(self.settled.threads)
         model = compose(self.settled, base=self.folder)
-        model.require_read()
+        require_read(model)
         self.begun = begin_with(model, self.settled, self.folder)
         used = {name for stage in self.settled.stages for name in stage.data}
         sources = open_sources(self.settled, self.folder, [name for name in self.settled.data if name in used])

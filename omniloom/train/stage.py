@@ -25,7 +25,7 @@ from omniloom.data.pipeline import Pipeline, seed_of
 from omniloom.data.sources import Source
 from omniloom.errors import ConfigError, FreezeError, TrainingError
 from omniloom.model import OmniModel, Sampling, generate
-from omniloom.sequence import Plan, Sample
+from omniloom.sequence import Plan, PlannedItem, Sample
 from omniloom.train.optimizer import make_optimizer, set_progress
 
 __all__ = ["Event", "Metrics", "Stage", "Trainer"]
@@ -167,11 +167,17 @@ class Trainer:
 
     def plans(self, batch: Sequence[tuple[str, Sample]], step: int) -> list[Plan]:
         """The plan of every sample; noise is keyed by the sample and the step, not by its place in the batch."""
-        rngs = [
+        return self.pipeline.plans([sample for _, sample in batch], rngs=self._rngs(batch, step))
+
+    def items(self, batch: Sequence[tuple[str, Sample]], step: int) -> list[list[PlannedItem]]:
+        """The input items of every sample, in no slots; noise as in `plans`."""
+        return self.pipeline.items([sample for _, sample in batch], rngs=self._rngs(batch, step))
+
+    def _rngs(self, batch: Sequence[tuple[str, Sample]], step: int) -> list[torch.Generator]:
+        return [
             torch.Generator().manual_seed(seed_of(self.stage.seed, self.stage.config.name, sample.id, step))
             for _, sample in batch
         ]
-        return self.pipeline.plans([sample for _, sample in batch], rngs=rngs)
 
     def _by_source(self, plan: Plan, losses: Any) -> dict[str, float]:
         """Mean loss of every source in the batch."""

@@ -65,7 +65,8 @@ def alignment_loss(rows: Sequence[Tensor], targets: Sequence[Tensor], texts: Seq
 def warm_start(trainer: Trainer, config: WarmStartConfig, after: Callable[[int, dict[str, float]], None]) -> None:
     """Run the warm start of a stage on whatever of its parameters stand between a medium and the language model.
 
-    Samples with exactly one input item take part: only there is the answer that item's own text.
+    Samples with exactly one input item take part: only there is the answer that item's own text. Items that a fuser
+    takes, or that fill no slots, do not: their rows are not what the language model reads as a word.
 
     Raises:
         ConfigError: the stage trains no projector, so there is nothing to warm.
@@ -94,9 +95,9 @@ def warm_start(trainer: Trainer, config: WarmStartConfig, after: Callable[[int, 
             (source, sample) for source, sample in batch if sum(1 for _ in sample.items()) == 1 and sample.answer()
         ]
         groups: dict[str, list[tuple[PlannedItem, str]]] = {}
-        for (_, sample), plan in zip(batch, trainer.plans(batch, step), strict=True):
+        for (_, sample), items in zip(batch, trainer.items(batch, step), strict=True):
             answer = sample.answer()
-            for item in plan.items:
+            for item in items:
                 if item.role == "in" and answer is not None and answer.text.strip():
                     groups.setdefault(item.modality, []).append((item, answer.text))
         groups = {
@@ -104,7 +105,8 @@ def warm_start(trainer: Trainer, config: WarmStartConfig, after: Callable[[int, 
         }
         if not groups:
             raise TrainingError(
-                f"stage {stage.config.name!r}: no sample of the warm start has one input item and an answer in text."
+                f"stage {stage.config.name!r}: no sample of the warm start has one input item that fills slots itself, "
+                "and an answer in text. Leave warm_start out where items are fused or read inside the layers."
             )
         losses: dict[str, float] = {}
         total = torch.zeros((), device=model.device)

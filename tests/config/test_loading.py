@@ -178,6 +178,17 @@ def test_a_moved_run_keeps_its_files_and_comes_back_equal(run_file: Path) -> Non
     assert relocated(moved, new, old) == config
 
 
+def test_null_over_a_projector_is_none_at_all_and_over_other_mappings_what_holds_without(run_file: Path) -> None:
+    over = run_file.parent / "over.yaml"
+    stages = '{name: only, train: ["image/encoder"], data: {things: 1}, steps: 3}'
+    over.write_text(f"extends: run.yaml\nmodalities:\n  image: {{in: {{projector: null}}}}\nstages: [{stages}]\n")
+    sets = [f"stages=[{stages}]", "modalities.image.in.projector=null"]
+    for run in (load_run(over), load_run(run_file, sets=sets)):
+        image = run.config.modalities["image"].in_
+        assert image is not None and image.projector is None and image.links == []
+        assert not [name for name in run.config.component_names if name.startswith("image/projector")]
+
+
 # -- --set ----------------------------------------------------------------------------------------------------
 
 

@@ -11,9 +11,10 @@ from omniloom.checkpoint import load_model, save_model
 from omniloom.cli.showing import show
 from omniloom.errors import ConfigError
 from omniloom.eval.graph_svg import draw_graph
-from omniloom.model import Sampling, compose, generate
+from omniloom.model import Sampling, compose, generate, require_read
 from omniloom.model.graph import graph_of, mermaid
 from omniloom.planner import Planner
+from omniloom.registry import build
 from omniloom.sequence import Item, Kind, Packed, Plan, Sample, Shape, Text
 from omniloom.sequence.proof import prove
 from tests.examples import answered, asked, config_of, example_values, largest, logits_of, media, plans_of
@@ -347,16 +348,32 @@ def test_a_cut_beside_takes_the_fused_rows_and_their_sources(omni_folder):
 
 def test_media_that_nothing_reads_are_refused(omni_folder):
     with pytest.raises(ConfigError, match="'pair' has `insert: inject`"):
-        model_of(omni_folder, pair={"type": "sum", "insert": "inject"}).require_read()
+        require_read(model_of(omni_folder, pair={"type": "sum", "insert": "inject"}))
     changes = values()
     changes["modalities"]["image"]["in"]["insert"] = "inject"
     with pytest.raises(ConfigError, match="'image' has `insert: inject`"):
-        compose(config_of(omni_folder, **changes), base=omni_folder).require_read()
+        require_read(compose(config_of(omni_folder, **changes), base=omni_folder))
     changes["adapters"] = {"reads": {"type": "gated_attention", "inputs": ["image"]}}
-    compose(config_of(omni_folder, **changes), base=omni_folder).require_read()
-    del changes["adapters"]
+    require_read(compose(config_of(omni_folder, **changes), base=omni_folder))
     changes["fusers"] = {"pair": {"type": "sum", "inputs": ["image", "sound"], "when": "any"}}
-    compose(config_of(omni_folder, **changes), base=omni_folder).require_read()
+    with pytest.raises(ConfigError, match="adapter 'reads' reads 'image', but the fuser 'pair' takes every item of it"):
+        require_read(compose(config_of(omni_folder, **changes), base=omni_folder))
+    changes["fusers"]["pair"]["keep"] = ["image"]
+    require_read(compose(config_of(omni_folder, **changes), base=omni_folder))
+    del changes["fusers"]["pair"]["keep"], changes["adapters"]
+    require_read(compose(config_of(omni_folder, **changes), base=omni_folder))
+
+
+@pytest.mark.parametrize("kind", ["token_injection", "deepstack"])
+def test_what_needs_slots_reads_nothing_beside_them(omni_folder, kind):
+    changes = values()
+    changes["modalities"]["image"]["in"]["insert"] = "inject"
+    changes["adapters"] = {"reads": {"type": "gated_attention", "inputs": ["image"]}}
+    model = compose(config_of(omni_folder, **changes), base=omni_folder)
+    require_read(model)
+    model.adapters["reads"] = build("interaction", {"type": kind, "inputs": ["image"], "taps": {0: 0}})
+    with pytest.raises(ConfigError, match="'image' has `insert: inject`"):
+        require_read(model)
 
 
 def test_a_fuser_may_take_rows_that_no_projector_touched(omni_folder):
@@ -383,8 +400,12 @@ def test_rows_of_the_language_models_width_need_no_projector(omni_folder):
     rows = model.embed(plan)[0][plan.slots_of(0)]
     assert torch.equal(rows, model.parts["image/encoder"]([item.raw]).x)
     changes["modalities"]["image"]["in"]["encoder"]["width"] = 16
-    with pytest.raises(ConfigError, match="the projectors of 'image' end at width 16"):
-        compose(config_of(omni_folder, **changes), base=omni_folder)
+    kept = {"type": "clue", "queries": 2, "width": 16, "heads": 2, "depth": 1, "inputs": ["image", "sound"]}
+    aligned = {"type": "align", "width": 16, "heads": 2, "inputs": ["image", "sound"]}
+    for fusers in ({}, {"clue": {**kept, "keep": ["image"]}}, {"match": aligned}):
+        with pytest.raises(ConfigError, match="the projectors of 'image' end at width 16"):
+            compose(config_of(omni_folder, **{**changes, "fusers": fusers}), base=omni_folder)
+    compose(config_of(omni_folder, **{**changes, "fusers": {"clue": kept}}), base=omni_folder)
 
 
 # -- shown ------------------------------------------------------------------------------------------------------------

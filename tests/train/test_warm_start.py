@@ -7,6 +7,8 @@ import torch
 
 from omniloom.config import WarmStartConfig
 from omniloom.errors import ConfigError, TrainingError
+from omniloom.planner import FuserRow
+from omniloom.projectors.fusers.summing import Sum
 from omniloom.train.warm_start import alignment_loss, spoken_targets, warm_start
 from tests.train.runs import trainer_of
 
@@ -50,6 +52,30 @@ def test_data_without_a_single_item_and_its_text_are_refused(tiny):
     trainer.prepared = lambda picks: []
     with pytest.raises(TrainingError, match="no sample of the warm start"):
         warmed(trainer)
+
+
+def test_items_that_a_fuser_takes_have_no_part_in_it(tiny):
+    trainer = trainer_of(tiny, train=["*/projector*"])
+    planner = trainer.model.planner
+    taken = FuserRow("pair", ("image", "sound"), Sum({"image": 32, "sound": 32}, 32), when="any")
+    before, planner.fusers = planner.fusers, (taken,)
+    try:
+        assert set(warmed(trainer, 1)[0]) == {"loss", "loss/motion", "loss/points"}
+    finally:
+        planner.fusers = before
+
+
+def test_items_are_read_as_they_are_planned(tiny):
+    trainer = trainer_of(tiny, train=["*/projector*"])
+    batch = trainer.samples(0)
+    planned = [[item for item in plan.items if item.role != "out"] for plan in trainer.plans(batch, 3)]
+    for read, placed in zip(trainer.items(batch, 3), planned, strict=True):
+        assert [(item.modality, item.role, item.rows, item.keep, item.turn, item.instruction) for item in read] == [
+            (item.modality, item.role, item.rows, item.keep, item.turn, item.instruction) for item in placed
+        ]
+        for one, other in zip(read, placed, strict=True):
+            rows = [trainer.model.project(one.modality, [item]).x for item in (one, other)]
+            assert torch.equal(*rows)
 
 
 def test_targets_speak_the_text_token_by_token_and_then_hold_the_last(stock):
