@@ -103,6 +103,11 @@ class HookedFFN(nn.Module):
         self.base = base
         self._doors = (doors,)  # not a child here: it is the layer's
 
+    @property
+    def is_replaced(self) -> bool:
+        """Whether the hook in its place never runs it."""
+        return any(getattr(hook, "replaces", False) for hook in self._doors[0].at("ffn"))
+
     def forward(self, hidden: Tensor) -> Tensor:
         doors = self._doors[0]
         for hook in doors.at("ffn"):

@@ -63,7 +63,8 @@ class InConfig(Strict):
     insert: Literal["input", "inject", "both"] = "input"
     """Its rows fill slots at the input, are read inside the layers by an adapter, or both."""
     attention: Literal["causal", "full", "frames"] = "causal"
-    """How its slots see one another: in reading order; all of them; all of one frame."""
+    """How its slots see one another: in reading order; all of them; all of one frame. Where times as text or rows of
+    another item of the clip stand between them, only those of one piece."""
     timestamps: TimestampsConfig | None = None
     windows: bool = False
     """Media longer than the processor takes become several items, one behind the other."""

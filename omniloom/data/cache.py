@@ -28,6 +28,8 @@ from omniloom.sequence import Packed, Shape
 
 __all__ = ["CacheStats", "FeatureCache"]
 
+_FORM = 2  # of what a file holds and how raw tensors are made; rows of another form are made anew
+
 
 @dataclass
 class CacheStats:
@@ -55,7 +57,8 @@ class FeatureCache:
     @staticmethod
     def key(payload_key: str, processor_spec: str | Mapping[str, Any], encoder_digest: str) -> str:
         """sha256 of what the rows depend on: the payload's digest, the processor's spec, the encoder's weights."""
-        text = json.dumps([payload_key, processor_spec, encoder_digest], sort_keys=True, separators=(",", ":"))
+        parts = [_FORM, payload_key, processor_spec, encoder_digest]
+        text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def __contains__(self, key: str) -> bool:

@@ -170,12 +170,14 @@ class Pipeline:
                     missing.setdefault(item.modality, {})[item.key] = item.payload
         made: dict[tuple[str, str], Packed] = {}
         for modality, raws in missing.items():
-            encoder = self.model.parts[self.model.inputs[modality][0]]
+            encoder, path = self.model.parts[self.model.inputs[modality][0]], self.model.rows[modality].input
+            assert path is not None
             for key, raw in raws.items():
                 # One by one: in a batch the last bits of an item's rows depend on its neighbours, and after a kill the
                 # neighbours would be others, because some of the batch is in the cache already.
                 packed = encoder([raw.to(self.model.device)])
-                made[modality, key] = packed.singles()[0]
+                # The shape with the processor's clock: an encoder sees rows and knows no seconds.
+                made[modality, key] = replace(packed.singles()[0], shapes=(path.encoded(raw),))
                 if self.cache is not None:
                     self.cache.put(self._row_key(modality, key), made[modality, key])
 

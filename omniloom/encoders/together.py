@@ -63,7 +63,14 @@ class TogetherProcessor(Processor):
 
     def split(self, payload: Any) -> list[Any]:
         """As the part does that needs the most pieces."""
-        return max((part.split(payload) for part in self._parts), key=len)
+        return self._shortest(payload).split(payload)
+
+    def begins_s(self, payload: Any) -> list[float]:
+        """As that part says."""
+        return self._shortest(payload).begins_s(payload)
+
+    def _shortest(self, payload: Any) -> Processor:
+        return max(self._parts, key=lambda part: len(part.split(payload)))
 
 
 class TogetherEncoder(Encoder):

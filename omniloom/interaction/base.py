@@ -80,10 +80,21 @@ class HookContext:
     """The facts of the pass under way, and what hooks add to its loss.
 
     Losses are kept by name and place, not in a list: a layer that runs again for its gradient must not count twice.
+    While `is_plain`, linear layers compute what they would without hooks.
     """
 
     facts: SlotFacts | None = None
     losses: dict[str, Auxiliary] = field(default_factory=dict)
+    is_plain: bool = False
+
+    @contextmanager
+    def plain(self) -> Iterator[None]:
+        """Leave the hooks of linear layers out."""
+        before, self.is_plain = self.is_plain, True
+        try:
+            yield
+        finally:
+            self.is_plain = before
 
     @contextmanager
     def of(self, facts: SlotFacts) -> Iterator[None]:

@@ -1,7 +1,8 @@
 """One component made of several that were trained apart, without training and without data.
 
-A state is the tensors of one component by name, as a run keeps them. Merging one state is that state, bit for bit,
-whatever the way. `init` in a run file merges components of runs, or puts them side by side.
+A state is the tensors of one component by name, as a run keeps them. Merging one state is that state, bit for bit, by
+average, by a sum of weight 1 and by TIES at density 1. `init` in a run file merges components of runs, or puts them
+side by side.
 
 Source: Model Composition (arXiv:2402.12750), which merges adapters of unimodal models; TIES merging
 (arXiv:2306.01708): trim, elect signs, average what agrees.

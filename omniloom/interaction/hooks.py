@@ -46,7 +46,7 @@ class HookedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
-        for adapter in self.adapters.values():
+        for adapter in () if self._context.is_plain else self.adapters.values():
             y = y + adapter(x, self._context.facts)
         return y
 
@@ -78,6 +78,12 @@ def _is_linear(name: str, part: nn.Module) -> bool:
 def hook_linears(model: nn.Module, name: str, layers: dict[str, LinearHook], context: HookContext) -> None:
     """Put one hook under `name` at each named linear layer of the model."""
     for path, hook in layers.items():
+        names = path.split(".")
+        if any(getattr(model.get_submodule(".".join(names[:end])), "is_replaced", False) for end in range(len(names))):
+            raise ConfigError(
+                f"adapter {name!r} would change {path!r}, in a feed-forward that experts replace and that never runs. "
+                "Leave it out of `targets`, or give the experts `residual: true`."
+            )
         parent_path, _, leaf = path.rpartition(".")
         parent = model.get_submodule(parent_path)
         layer = getattr(parent, leaf)

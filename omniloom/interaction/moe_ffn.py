@@ -44,6 +44,7 @@ class SparseExperts(nn.Module):
         nn.init.normal_(self.router, std=_ROUTER_STD)
         self.name, self.layer, self.options, self.context = name, layer, options, context
         self.allowed: Tensor | None = None  # (routes, routed) bool
+        self.replaces = not options.residual
 
     def forward(self, hidden: Tensor, base: nn.Module, facts: SlotFacts | None) -> Tensor:
         x = hidden.reshape(-1, hidden.shape[-1])
@@ -54,7 +55,10 @@ class SparseExperts(nn.Module):
         total = self._routed(x, routing, weights, base)
         result = base(hidden) + total.view_as(hidden) if options.residual else total.view_as(hidden)
         for number, expert in enumerate(self.shared):
-            made = expert(hidden) - base(hidden) if options.residual else expert(hidden)
+            made = expert(hidden)
+            if options.residual:
+                with self.context.plain():
+                    made = made - base(hidden)
             result = result + weights[:, number - options.shared].view(*hidden.shape[:-1], 1) * made
         self._add_balance(routing, facts)
         return result
@@ -67,7 +71,12 @@ class SparseExperts(nn.Module):
         for index, (expert, slots) in enumerate(zip(self.experts, slot.split(chosen.sum(0).tolist()), strict=True)):
             # An expert without slots runs on none: its weights get a gradient of zero, as on any other worker.
             given = x[slots][None]
-            made = expert(given) - base(given) if self.options.residual else expert(given)
+            made = expert(given)
+            if self.options.residual:
+                # On the same slots, so that an untrained expert differs by nothing, and as it was copied: adapters of
+                # the dense one count once, in what it makes of all slots.
+                with self.context.plain():
+                    made = made - base(given)
             total = total.index_add(0, slots, weights[slots, index, None] * made[0])
         return total
 
@@ -116,7 +125,8 @@ class MoEFFN(Interaction):
         residual: dense(x) + sum of w_e (expert_e(x) - dense(x)): the same function, where the null experts keep the
             dense result, for up to twice the work. A new adapter then changes nothing bit for bit.
     Raises:
-        ConfigError: counts or probabilities that mean nothing, or an expert that is not there.
+        ConfigError: counts or probabilities that mean nothing, an expert that is not there, or, without `residual`,
+            adapters at the feed-forward that the experts replace.
     """
 
     def __init__(
@@ -152,6 +162,12 @@ class MoEFFN(Interaction):
         allowed = self._table(name, site.modalities)
         for layer in layers_of(name, self.layers, site.backbone.num_layers):
             dense = site.backbone.ffn(layer)
+            hooked = [path for path, part in dense.named_modules() if isinstance(part, HookedLinear)]
+            if hooked and not self.residual:
+                raise ConfigError(
+                    f"{name!r} would replace a feed-forward whose {hooked} other adapters change, and it would never "
+                    "run. Leave those out of their `targets`, or set `residual: true`."
+                )
             hook = SparseExperts(self, name, layer, dense, site.width, site.context)
             hook.allowed = allowed
             hook.router.data = hook.router.data.to(next(dense.parameters()).device)

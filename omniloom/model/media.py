@@ -12,7 +12,7 @@ from omniloom.encoders.base import Encoder
 from omniloom.errors import PlanError, ShapeError
 from omniloom.interaction.base import Media
 from omniloom.projectors import Context, Fuser, Projector
-from omniloom.sequence import Auxiliary, Packed, Plan, PlannedItem, Projected, Raw
+from omniloom.sequence import Auxiliary, Packed, Plan, PlannedItem, Projected, Raw, Shape
 
 __all__ = ["FusedPath", "MediaPath", "added", "fuse", "gather", "kept", "make_late"]
 
@@ -86,6 +86,7 @@ def make_late(
     modality: str,
     path: MediaPath,
     raw: Raw | Packed,
+    encoded: Shape,
     *,
     instruction: str,
     answer: int,
@@ -95,12 +96,14 @@ def make_late(
 ) -> Projected:
     """One item through its encoder, unless these are its rows, and its projectors, before anything is planned.
 
-    `instruction`, `answer`: as in `Context`. What parts add to the loss goes with the rows.
+    `encoded`: the shape of its rows after the encoder, with the processor's times. `instruction`, `answer`: as in
+    `Context`. What parts add to the loss goes with the rows.
     """
     component, encoder = path.encoder
     losses = _Losses()
     packed = raw if isinstance(raw, Packed) else encoder([raw.to(device)])
     losses.take(component, packed)
+    packed = replace(packed, shapes=(encoded,))
     packed = _through(path.chain, packed, Context(modality, embedding, [instruction], say, [answer]), losses)
     return Projected(packed.x, packed.shapes, losses=losses.found)
 

@@ -269,10 +269,13 @@ class OmniModel(nn.Module):
 
         `raw`: its raw tensor, or rows of the encoder; `instruction`, `answer`: as in `Context`.
         """
+        path = self.rows[modality].input
+        assert path is not None
         return make_late(
             modality,
             self._path(modality),
             raw,
+            raw.shapes[0] if isinstance(raw, Packed) else path.encoded(raw),
             instruction=instruction,
             answer=answer,
             device=self.device,

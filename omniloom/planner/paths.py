@@ -31,9 +31,9 @@ class InputPath:
 
     `over`: what happens to an item with more rows: "refuse", or "resample" to evenly spaced rows. `insert`: its rows
     fill slots ("input"), are read inside the layers ("inject"), or "both". `attention` of its slots to one another:
-    "causal"; "full", in both directions; "frames", in both directions inside a frame. `timestamps`: text put before the
-    rows of each new time, formatted with the seconds; at most one in `timestamps_every_s`. `windows`: media that are
-    longer than the processor takes become several items.
+    "causal"; "full", in both directions inside a piece without text or another item's rows; "frames", inside a frame.
+    `timestamps`: text put before the rows of each new time, formatted with the seconds; at most one in
+    `timestamps_every_s`. `windows`: media that are longer than the processor takes become several items.
     """
 
     processor: Any

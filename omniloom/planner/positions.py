@@ -54,17 +54,20 @@ class Sequential(Positions):
 class MRoPE(Positions):
     """Three axes: text counts on all of them; an item's rows on a grid stand at its start plus (t, y, x).
 
+    Items of one clip that have times share its clock, if there is a rate; others stand behind one another.
+
     Args:
-        rate_hz: positions a second of a moving item's time axis, from the times of its rows; None: one a frame.
-        advance: where the next slot stands: "grid", behind the larger side of the item's grid (transformers' Qwen-VL);
-            "last", behind the largest position of what stood last (Qwen2.5-Omni).
+        rate_hz: positions a second of an item's time axis, from the times of its rows; None: one a frame.
+        advance: where the next slot stands: "last", behind the largest position of what stood last (the paper, and
+            Qwen2.5-Omni), which is where an answer goes on as well; "grid", behind the larger side of the item's grid
+            (transformers' Qwen-VL, whose answers go on behind the largest position all the same).
     Raises:
         ConfigError: a rate that is not above zero, or an unknown advance.
     """
 
     axes = 3
 
-    def __init__(self, *, rate_hz: float | None = None, advance: Literal["grid", "last"] = "grid") -> None:
+    def __init__(self, *, rate_hz: float | None = None, advance: Literal["grid", "last"] = "last") -> None:
         if rate_hz is not None and not rate_hz > 0:
             raise ConfigError(f"positions at rate_hz={rate_hz}; expected a rate above zero, or none.")
         if advance not in ("grid", "last"):
@@ -79,9 +82,8 @@ class MRoPE(Positions):
             first = run[0]
             if first.clip >= 0 and first.clip != clip:
                 clip, clip_start = first.clip, following
-            start = clip_start if first.clip >= 0 else following
             if first.item < 0:
-                start -= 1 if first.is_beside else 0
+                start = following - 1 if first.is_beside else following
                 found.append(torch.arange(start, start + len(run)).expand(3, -1))
                 following = start + len(run)
                 continue
@@ -89,7 +91,9 @@ class MRoPE(Positions):
             assert shape is not None
             rows = torch.tensor([place.row for place in run])
             steps = self._steps(shape, rows)
-            if first.clip < 0:
+            is_on_clock = first.clip >= 0 and self.rate_hz is not None and shape.times is not None
+            start = clip_start if is_on_clock else following
+            if not is_on_clock:
                 steps = steps - torch.stack([steps[0, 0], steps.new_zeros(()), steps.new_zeros(())])[:, None]
             if shape.grid is None:
                 steps = steps[:1].expand(3, -1)
@@ -107,8 +111,8 @@ class MRoPE(Positions):
             return torch.stack([time, torch.zeros_like(rows), torch.zeros_like(rows)])
         _, height, width = shape.grid
         frame = rows // (height * width)
-        is_moving = shape.grid[0] > 1 and self.rate_hz is not None and shape.times is not None
-        return torch.stack([self._ticks(shape, rows) if is_moving else frame, rows // width % height, rows % width])
+        is_timed = self.rate_hz is not None and shape.times is not None
+        return torch.stack([self._ticks(shape, rows) if is_timed else frame, rows // width % height, rows % width])
 
     def _ticks(self, shape: Shape, rows: Tensor) -> Tensor:
         assert shape.times is not None and self.rate_hz is not None

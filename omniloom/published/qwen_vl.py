@@ -16,13 +16,18 @@ _RATE_HZ, _FRAMES = 2.0, 768  # of clips, as the published processors sample the
 
 def qwen2_vl(source: Source) -> Published:
     """Qwen2-VL: a frame of a clip is one step in time, whatever its rate."""
-    return Published(seen_rows(source, merger("layer")), context={"positions": {"type": "mrope"}})
+    return Published(seen_rows(source, merger("layer")), context={"positions": _positions()})
 
 
 def qwen2_5_vl(source: Source) -> Published:
     """Qwen2.5-VL: so many steps a second."""
     rate_hz = float(source.config.vision_config.tokens_per_second)
-    return Published(seen_rows(source, merger("rms")), context={"positions": {"type": "mrope", "rate_hz": rate_hz}})
+    return Published(seen_rows(source, merger("rms")), context={"positions": _positions(rate_hz=rate_hz)})
+
+
+def _positions(**options: float) -> dict[str, Any]:
+    """As transformers places slots: behind the larger side of a grid."""
+    return {"type": "mrope", "advance": "grid", **options}
 
 
 def merger(norm: str) -> Part:

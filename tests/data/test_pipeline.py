@@ -92,6 +92,21 @@ def test_rows_of_frozen_encoders_are_encoded_once_and_give_the_same_plan(model, 
     assert modalities == {"image": True, "sound": True, "motion": False, "points": False}
 
 
+def test_cached_rows_have_the_times_and_positions_that_rows_made_anew_have(model, samples, tmp_path):
+    ready = prepared(Pipeline(model), samples)
+    pipeline = Pipeline(model, cache=FeatureCache(tmp_path))
+    pipeline.freeze([encoder for encoder, _ in model.inputs.values()])
+    anew = Pipeline(model).plans(ready)
+    timed = set()
+    for cached in (pipeline.plans(ready), pipeline.plans(ready)):
+        for one, two in zip(anew, cached, strict=True):
+            assert [item.shape for item in one.items] == [item.shape for item in two.items]
+            assert torch.equal(one.position, two.position)
+            torch.testing.assert_close(one.time_s, two.time_s, equal_nan=True, rtol=0, atol=0)
+            timed |= {item.modality for item in two.items if item.features is not None and item.shape.times}
+    assert "sound" in timed
+
+
 def test_cached_rows_do_not_depend_on_what_was_encoded_beside_them(model, samples, tmp_path):
     ready = [sample for sample in prepared(Pipeline(model), samples) if "image" in sample.modalities]
     rows = []

@@ -18,7 +18,7 @@ from omniloom.encoders.hub_processor import HubProcessor
 from omniloom.encoders.hub_speech import HubSpeech
 from omniloom.encoders.together import TogetherEncoder, TogetherProcessor
 from omniloom.errors import ConfigError, ShapeError
-from omniloom.media import Audio, Image, Series
+from omniloom.media import Audio, Image, Series, Video
 from omniloom.registry import build, spec_of
 from omniloom.sequence import Bundle
 
@@ -148,6 +148,13 @@ def test_long_sounds_are_split_for_the_part_that_reads_least(tiny):
     whisper, hubert = tiny
     processors = [{"type": "hub", "id": hubert}, {"type": "hub", "id": whisper}]
     assert len(TogetherProcessor(processors=processors).split(Audio(np.zeros((1, 40_000), np.float32), 16_000))) == 3
+
+
+def test_windows_of_a_clip_begin_when_those_of_the_shortest_part_do():
+    processors = [{"type": "video", "size_px": 8, "rate_hz": 1.0, "frames": frames} for frames in (8, 4)]
+    part = TogetherProcessor(processors=processors)
+    clip = Video(np.zeros((10, 8, 8, 3), np.uint8), np.arange(10.0))
+    assert len(part.split(clip)) == 3 and part.begins_s(clip) == [0.0, 4.0, 8.0]
 
 
 def test_a_bundle_of_a_part_keeps_its_names(tiny):

@@ -65,6 +65,39 @@ def test_copies_of_the_dense_feed_forward_give_the_dense_logits(omni_folder, kin
             assert (largest(ours, theirs) <= 1e-4) == ("null" not in kind)
 
 
+LORA = {"type": "lora", "rank": 2, "routes": ["image"]}
+
+
+@pytest.mark.parametrize("order", ["before", "behind"])
+def test_adapters_of_a_feed_forward_that_never_runs_are_refused(omni_folder, order):
+    adapters = {"l": LORA, "a": MOE} if order == "before" else {"a": MOE, "l": LORA}
+    with pytest.raises(ConfigError, match=r"never run.*`residual: true`"):
+        model_with(omni_folder, **adapters)
+    model_with(omni_folder, **{**adapters, "l": {**LORA, "targets": ["*q_proj"]}})
+
+
+@pytest.mark.parametrize("lora", [LORA, {"type": "lora_experts", "experts": 2, "rank": 2}])
+def test_residual_experts_add_to_a_dense_result_that_has_adapters(omni_folder, lora):
+    plain = model_with(omni_folder, l=lora)
+    both = model_with(omni_folder, l=lora, a=KINDS["residual"])
+    assert any(".mlp." in name for name in both.components()["l"])
+    for model in (plain, both):
+        stir(model, "l", scale=0.3)
+    stir(both, "a", scale=0.3)
+    for hook in hooks_of(both):
+        for expert in [*hook.experts, *hook.shared]:
+            expert.load_state_dict({key.replace(".base.", "."): value for key, value in dense_of(both, hook).items()})
+    for sample in SAMPLES:
+        plan = plain.planner.plan(sample)
+        assert torch.equal(logits_of(both, plan)[0], logits_of(plain, plan)[0])
+
+
+def dense_of(model, hook):
+    """The weights of the feed-forward that a hook stands in for, without adapters."""
+    state = model.backbone.ffn(hook.layer).state_dict()
+    return {key: value for key, value in state.items() if ".adapters." not in key}
+
+
 def test_padded_and_packed_batches_are_what_their_samples_are_alone(adapted):
     assert together(adapted, SAMPLES) <= 1e-4
 

@@ -42,6 +42,12 @@ def test_gradients_of_the_pass_reach_the_parts_that_ran_before_it(model):
     model.train_only(["lora"])
 
 
+def test_late_rows_are_on_the_clock_of_their_processor(model):
+    (plan,) = Pipeline(model).plans([asked(media("sound", 2), Text("?"))], ask=True)
+    times = plan.items[0].shape.times
+    assert times is not None and list(times) == sorted(times) and times[-1] > times[0]
+
+
 def test_without_an_answer_the_weights_alone_say_how_often(model):
     with torch.no_grad():
         (alone,) = Pipeline(model).plans([asked(media("sound", 2), Text("?"))], ask=True)

@@ -89,7 +89,7 @@ def test_mrope_is_that_of_qwen_vl(segments):
         second_per_grid_ts=torch.tensor(seconds) if seconds else None,
         attention_mask=torch.ones_like(ids),
     )
-    ours = MRoPE(rate_hz=4).place(layout.places, layout.shapes)
+    ours = MRoPE(rate_hz=4, advance="grid").place(layout.places, layout.shapes)
     assert torch.equal(ours, theirs[:, 0])
     assert int(ours.max()) + 1 - len(layout.ids) == int(delta)
 
@@ -185,6 +185,24 @@ def test_frames_apart_from_one_another_each_begin_anew():
     places = [Place(), *(Place(0, row) for row in range(2)), Place(), *(Place(0, row) for row in range(2, 4))]
     placed = MRoPE().place(places, [grid_shape(2, 1, 2)])
     assert placed.tolist() == [[0, 1, 1, 3, 4, 4], [0, 1, 1, 3, 4, 4], [0, 1, 2, 3, 4, 5]]
+
+
+@pytest.mark.parametrize("options", [{}, {"rate_hz": 25.0}], ids=["frames", "clock"])
+def test_windows_of_one_clip_do_not_stand_on_one_another(options):
+    """The last window has one frame; with a rate it stands at its time, without one behind what came before."""
+    first, last = grid_shape(3, 1, 2, 1.0), Shape(2, (1, 1, 2), (3.0, 3.0))
+    places = [Place(), *(Place(0, row, clip=0) for row in range(6)), *(Place(1, row, clip=0) for row in range(2))]
+    placed = MRoPE(**options).place(places, [first, last])
+    time = [0, *(1 + step for step in ([0, 0, 25, 25, 50, 50, 75, 75] if options else [0, 0, 1, 1, 2, 2, 3, 3]))]
+    assert placed[0].tolist() == time
+    assert len({tuple(column) for column in placed.T.tolist()}) == len(places)
+
+
+def test_text_behind_an_item_goes_on_where_an_answer_would():
+    shape = grid_shape(5, 1, 1)
+    places = [Place(), *(Place(0, row) for row in range(5)), Place()]
+    assert MRoPE().place(places, [shape])[:, -1].tolist() == [6, 6, 6]
+    assert MRoPE(advance="grid").place(places, [shape])[:, -1].tolist() == [2, 2, 2]
 
 
 @pytest.mark.parametrize("options", [{"rate_hz": 0}, {"advance": "far"}], ids=str)
