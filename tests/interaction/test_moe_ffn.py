@@ -215,7 +215,7 @@ def test_the_balance_counts_real_slots_is_kept_by_layer_and_not_while_decoding_o
 
 def test_copies_leave_adapters_at_linear_layers_behind(omni_folder):
     lora = {"type": "lora", "targets": ["*.gate_proj"]}
-    model = model_with(omni_folder, a=lora, b=MOE)
+    model = model_with(omni_folder, a=lora, b={**MOE, "residual": True})
     assert not any(".down" in name and "experts" in name for name in model.components()["a"])
     assert all("adapters.a" not in name and ".base." not in name for name in model.components()["b"])
     assert {name.rsplit(".", 2)[1] for name in model.components()["b"] if "experts" in name} == {
