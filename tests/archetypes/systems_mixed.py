@@ -8,7 +8,6 @@ from tests.archetypes.blocks import (
     CLOUD,
     FRAMES,
     IMAGE,
-    JOINT,
     JOINT_PICTURE,
     JOINT_SOUND,
     MEL,
@@ -223,58 +222,6 @@ SYSTEMS = [
         asks=[("image",), ("clip",), ("sound",)],
         forms={"clip": {"frames": 2}, "sound": {"seconds": 0.3}},
         unmoved=UNREAD,
-    ),
-    Archetype(
-        "ModaVerse",
-        "vectors of a joint space by one linear map, adapters of the language model, ModaVerse "
-        "(arXiv:2401.06395); it asks other models for pictures and sounds by text",
-        {
-            "adapters": {"lora": {"type": "lora", "rank": 4, "targets": ["*.q_proj", "*.v_proj"]}},
-            "components": {"map": {"room": "projectors", "type": "linear"}},
-            "modalities": {
-                "image": row("image", IMAGE, JOINT_PICTURE, {"component": "map"}),
-                "clip": row("video", FRAMES, JOINT_PICTURE, {"component": "map"}),
-                "sound": row("audio", SOUND_CLIPS, JOINT_SOUND, {"component": "map"}),
-                "heat": row(
-                    "map",
-                    {"type": "map", "size_px": 16, "scale": "range", "low": 0.0, "high": 4.0},
-                    {**JOINT, "kind": "thermal", "size": [16, 16], "patch": 8},
-                    {"component": "map"},
-                ),
-            },
-        },
-        asks=[("image",), ("clip",), ("sound",), ("heat",)],
-        forms={"clip": {"frames": 2}, "sound": {"seconds": 0.3}, "heat": {"channels": 1}},
-    ),
-    Archetype(
-        "CoDi-2",
-        "vectors of a joint space by one MLP, anywhere among the words, CoDi-2 (arXiv:2311.18775); the features "
-        "that it says back are not part of this",
-        {
-            "adapters": {"lora": {"type": "lora", "rank": 4}},
-            "components": {"into": {"room": "projectors", "type": "mlp", "norm": False}},
-            "modalities": {
-                "image": row("image", IMAGE, JOINT_PICTURE, {"component": "into"}),
-                "sound": row("audio", SOUND_CLIPS, JOINT_SOUND, {"component": "into"}),
-            },
-        },
-        asks=[("image", "sound"), ("image", "image", "sound"), ("sound",)],
-        forms={"sound": {"seconds": 0.3}},
-    ),
-    Archetype(
-        "WorldGPT",
-        "vectors of one space, computed beforehand, by one linear map for all, WorldGPT (arXiv:2404.18202); the "
-        "states that it predicts are not part of this",
-        {
-            "adapters": {"lora": {"type": "lora", "rank": 4}},
-            "components": {"map": {"room": "projectors", "type": "linear"}},
-            "modalities": {
-                name: row("series", "features", {"type": "identity", "width": 12}, {"component": "map"})
-                for name in ("image", "clip", "sound")
-            },
-        },
-        asks=[("image",), ("clip", "sound"), ("sound",)],
-        forms={name: {"steps": 1, "channels": 12, "same_size": True} for name in ("image", "clip", "sound")},
     ),
     Archetype(
         "GroundingGPT",

@@ -60,7 +60,18 @@ kinds = pytest.mark.parametrize("name", CASES)
 
 
 def test_every_built_in_processor_is_tested_here_or_beside():
-    beside = {"hub", "hub_video", "map", "native_image", "objects", "sound_clips", "tiles", "together", "vector"}
+    beside = {
+        "hub",
+        "hub_video",
+        "map",
+        "native_image",
+        "objects",
+        "sound_channels",
+        "sound_clips",
+        "tiles",
+        "together",
+        "vector",
+    }
     assert {*CASES, *beside} == set(BUILT_IN["processors"])
 
 
