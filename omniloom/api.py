@@ -115,7 +115,11 @@ class Omni:
         """Answer several conversations at once; as `chat`, in order."""
         learned, tools = self._outputs(outputs)
         sampling = Sampling(max_new=max_new, temperature=temperature, top_p=top_p, seed=seed, outputs=learned)
-        samples = [Sample(f"chat-{index}", self.turns(messages)) for index, messages in enumerate(conversations)]
+        many = len(conversations) > 1  # an error in one of them says in which
+        samples = [
+            Sample(f"conversation-{index}" if many else "", self.turns(messages))
+            for index, messages in enumerate(conversations)
+        ]
         return [_answer(reply) for reply in self.engine.answer(samples, sampling, speak=tools)]
 
     def conversation(self) -> Conversation:
@@ -260,7 +264,7 @@ class Conversation:
         learned, tools = self.omni._outputs(options.pop("outputs", None))
         asked = self.turns + self.omni.turns(parts)
         sampling = Sampling(outputs=learned, **options)
-        reply = self.omni.engine.answer([Sample("conversation", asked)], sampling, speak=tools)[0]
+        reply = self.omni.engine.answer([Sample("", asked)], sampling, speak=tools)[0]
         said = tuple(
             part for part in reply.parts if not (isinstance(part, Item) and part.modality in self.omni.model.tools)
         )

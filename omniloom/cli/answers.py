@@ -43,7 +43,7 @@ class Desk:
     def _prompt_facts(self, conversation: Conversation, parts: Sequence[Any]) -> dict[str, Any]:
         """How many slots the prompt fills, and each of its items."""
         pipeline = self.omni.engine.pipeline
-        sample = Sample("prompt", conversation.turns + self.omni.turns(parts))
+        sample = Sample("", conversation.turns + self.omni.turns(parts))
         plan = pipeline.plans([pipeline.prepare(sample)], ask=True)[0]
         items = [{"modality": item.modality, "slots": item.length} for item in plan.items]
         return {"prompt_slots": plan.shape[1], "prompt_items": items}

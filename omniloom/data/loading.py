@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from omniloom.errors import ConfigError, DataError, MediaError, did_you_mean
 from omniloom.media import Limits, Payload, load
 from omniloom.sequence import Codes, Item, Sample, Turn
 
-__all__ = ["MediaLoader", "load_media"]
+__all__ = ["MediaLoader", "load_media", "naming"]
 
 
 def load_media(
@@ -49,6 +50,17 @@ def load_media(
         return replace(item, modality=modality, payload=payload, key=item.key or payload.digest())
 
     return sample.map_items(loaded)
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """A broken medium met inside is said to be of `what`, a sample or a modality; of nothing if that is empty."""
+    try:
+        yield
+    except MediaError as error:
+        if not what:
+            raise
+        raise MediaError(error.code, f"{what}: {error.message}") from error
 
 
 class MediaLoader:
@@ -96,10 +108,11 @@ class MediaLoader:
             DataError: too many samples failed, so that something else than single files must be wrong.
         """
         try:
-            result = load_media(sample, self.payload_kinds, self.limits, root)
+            with naming(f"sample {sample.id!r}" if self.on_error == "raise" else ""):
+                result = load_media(sample, self.payload_kinds, self.limits, root)
         except MediaError as error:
             if self.on_error == "raise":
-                raise MediaError(error.code, f"sample {sample.id!r}: {error.message}") from error
+                raise
             self._failed(sample, error)
             return None
         self.loaded += 1

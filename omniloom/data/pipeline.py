@@ -18,7 +18,7 @@ from torch import Tensor
 
 from omniloom.checkpoint.tensors import digest_of
 from omniloom.data.cache import FeatureCache
-from omniloom.data.loading import load_media
+from omniloom.data.loading import load_media, naming
 from omniloom.data.splitting import split_items
 from omniloom.media import Limits
 from omniloom.model import OmniModel
@@ -78,7 +78,8 @@ class Pipeline:
         Raises:
             MediaError, DataError: as the gateway and the sources say.
         """
-        loaded = split_items(load_media(sample, self._kinds, self.limits, root), self.model.rows)
+        with naming(_name_of(sample)):
+            loaded = split_items(load_media(sample, self._kinds, self.limits, root), self.model.rows)
         return self._with_codes(loaded) if as_codes else loaded
 
     def plans(
@@ -99,10 +100,10 @@ class Pipeline:
         """Samples whose media are raw tensors, cached rows of frozen encoders, or projected already where only the
         parts know how many rows there are."""
         generators: Sequence[torch.Generator | None] = rngs if rngs is not None else [None] * len(samples)
-        ready = [
-            sample.map_items(lambda turn, item, rng=rng: self._with_raw(item, rng))
-            for sample, rng in zip(samples, generators, strict=True)
-        ]
+        ready = []
+        for sample, rng in zip(samples, generators, strict=True):
+            with naming(_name_of(sample)):
+                ready.append(sample.map_items(lambda turn, item, rng=rng: self._with_raw(item, rng)))
         if self._encoder_keys:
             ready = self._with_features(ready)
         return [self._with_late(sample) for sample in ready] if self._late else ready
@@ -137,9 +138,10 @@ class Pipeline:
         key = (item.modality, item.key or item.payload.digest())
         if is_cached and self.cache is not None and (rows := self.cache.get(self._row_key(*key))) is not None:
             return replace(item, payload=rows, key=key[1])
-        if rng is not None and not is_cached:
-            return replace(item, payload=row.input.processor(item.payload, rng), key=key[1])
-        return replace(item, payload=self._raw(key, row.input.processor, item.payload), key=key[1])
+        with naming(item.modality):
+            if rng is not None and not is_cached:
+                return replace(item, payload=row.input.processor(item.payload, rng), key=key[1])
+            return replace(item, payload=self._raw(key, row.input.processor, item.payload), key=key[1])
 
     def _raw(self, key: tuple[str, str], processor: Any, payload: Any) -> Raw:
         if key in self._raws:
@@ -201,3 +203,7 @@ class Pipeline:
             return replace(item, payload=rows)
 
         return sample.map_items(change)
+
+
+def _name_of(sample: Sample) -> str:
+    return f"sample {sample.id!r}" if sample.id else ""

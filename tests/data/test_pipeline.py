@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,7 @@ from omniloom.config import load_run
 from omniloom.data import FeatureCache
 from omniloom.data.pipeline import Pipeline, seed_of
 from omniloom.errors import DataError, MediaError
+from omniloom.media import Audio
 from omniloom.model import compose
 from omniloom.sequence import Codes, Item, Packed, Sample, Text, Turn
 from omniloom.testing.tiny_run import write_tiny_run
@@ -197,10 +199,18 @@ def test_items_that_are_ready_stay_as_they_are(model):
 def test_broken_media_and_unknown_modalities_are_refused(model, tmp_path):
     pipeline = Pipeline(model)
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(MediaError):
+    with pytest.raises(MediaError, match="sample 's': "):
         pipeline.prepare(Sample("s", (Turn("user", (Item("image", {"path": "a.png"}),)),)), root=tmp_path)
     with pytest.raises(DataError, match="unknown modality 'touch'"):
         pipeline.prepare(Sample("s", (Turn("user", (Item("touch", {"path": "a.png"}),)),)), root=tmp_path)
+
+
+@pytest.mark.parametrize("name,says", [("far/7", "sample 'far/7': sound: the sound lasts"), ("", "] sound: the sound")])
+def test_what_a_processor_refuses_is_said_of_which_item(model, name, says):
+    long = Item("sound", Audio(np.zeros((1, 31 * 16_000), np.float32), 16_000))
+    with pytest.raises(MediaError) as raised:
+        Pipeline(model).plans([Sample("a", (Turn("user", (Text("x"),)),)), Sample(name, (Turn("user", (long,)),))])
+    assert raised.value.code == "audio_too_long" and says in str(raised.value)
 
 
 def test_a_seed_is_a_function_of_its_names():
