@@ -68,6 +68,11 @@ class Backbone(nn.Module, ABC):
     begins: bool = False
 
     @property
+    def inner_width(self) -> int:
+        """The width of the hidden states that hooks see; most often that of the embeddings, `width`."""
+        return self.width
+
+    @property
     def num_layers(self) -> int:
         """How many layers hooks may act on; they are counted from 0."""
         return 0

@@ -14,11 +14,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from omniloom.backbone.base import BackboneOutput, CacheView, attention_mask
+from omniloom.backbone.inside_whole import is_whole
 from omniloom.backbone.stock import DTYPES, StockModel, load_tokenizer
 from omniloom.errors import ConfigError
 from omniloom.sequence import Plan
 
 __all__ = ["DTYPES", "CausalLM", "load_tokenizer"]
+
+# What configurations name a factor behind the head: Cohere's, Falcon-H1's, Muse's. MPT has the first and ignores it.
+_HEAD_FACTORS = ("logit_scale", "lm_head_multiplier", "output_multiplier")
 
 
 class CausalLM(StockModel):
@@ -53,6 +57,8 @@ class CausalLM(StockModel):
             )
         self.is_maskable = _is_maskable(self.lm)
         self.position_axes = _position_axes(self.lm)
+        if not is_whole(self.lm.config) and not self.embedding_table().is_meta:
+            self._require_known_head()
 
     @property
     def _body(self) -> Any:
@@ -125,12 +131,30 @@ class CausalLM(StockModel):
         logits = self.lm.get_output_embeddings()(hidden)
         config = self.lm.config.get_text_config()
         if (scaling := getattr(config, "logits_scaling", None)) is not None:
-            logits = logits / scaling
-        if (scale := getattr(config, "logit_scale", None)) is not None:
-            logits = logits * scale
+            logits = logits * scaling if config.model_type == "hyperclovax" else logits / scaling
+        for name in _HEAD_FACTORS:
+            if config.model_type != "mpt" and (factor := getattr(config, name, None)) is not None:
+                logits = logits * factor
         if (cap := getattr(config, "final_logit_softcapping", None)) is not None:
             logits = torch.tanh(logits / cap) * cap
         return logits
+
+    @torch.no_grad()
+    def _require_known_head(self) -> None:
+        """Hold what a few embeddings become here to what the stock model makes of their ids.
+
+        Raises:
+            ConfigError: they differ.
+        """
+        ids = torch.arange(3).clamp(max=self.vocab_size - 1)[None]
+        theirs = self.lm(ids, use_cache=False).logits.float()
+        body = self._body(inputs_embeds=self.embed(ids), use_cache=False, return_dict=True)
+        ours = self.logits(body.last_hidden_state).float()
+        if not torch.allclose(ours, theirs, rtol=0, atol=0.02 * float(theirs.abs().max()) + 1e-6):
+            raise ConfigError(
+                f"the language model {self.id!r} is of type {self.lm.config.model_type!r}, which does more with its "
+                "embeddings or behind its layers than is known here; its answers would be others. Take another model."
+            )
 
 
 def _is_maskable(lm: Any) -> bool:

@@ -25,8 +25,13 @@ __all__ = ["is_whole", "open_inside"]
 
 
 def is_whole(config: PretrainedConfig) -> bool:
-    """Whether a configuration is of a multimodal model, and of no language model."""
-    return type(_thinker(config)) not in MODEL_FOR_CAUSAL_LM_MAPPING and _class_of(_thinker(config)) is not None
+    """Whether a configuration is of a multimodal model, and of no language model.
+
+    Some (Gemma 3) stand among the causal language models too, by the class of the whole.
+    """
+    kind = type(_thinker(config))
+    whole = _class_of(_thinker(config))
+    return whole is not None and (kind not in MODEL_FOR_CAUSAL_LM_MAPPING or MODEL_FOR_CAUSAL_LM_MAPPING[kind] is whole)
 
 
 def open_inside(
@@ -82,11 +87,13 @@ def _thinker(config: PretrainedConfig) -> PretrainedConfig:
 
 
 def _with_head(model: Any) -> PreTrainedModel:
-    """The whole model, or the language model in it if that has a head of its own (BLIP-2)."""
+    """The whole model, or the language model in it if that has a head of its own (BLIP-2).
+
+    That one is asked by itself in transformers too, so it ends where its own configuration says.
+    """
     inner: Any = _language_model(model)
     if inner.get_output_embeddings() is None:
         return cast("PreTrainedModel", model)
-    inner.generation_config = model.generation_config
     return cast("PreTrainedModel", inner)
 
 

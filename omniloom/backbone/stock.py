@@ -71,7 +71,9 @@ class StockModel(HookableLayers):
         if gradient_checkpointing:
             self.lm.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": self.checkpoint_contexts})
             _still_dropout(self.lm)
-        self.width = int(self.lm.config.get_text_config().hidden_size)
+        # OPT-350m and its like embed, and speak, at another width than their layers have.
+        self.width = int(self.lm.get_input_embeddings().weight.shape[1])
+        self._inner_width = int(self.lm.config.get_text_config().hidden_size)
         self.vocab_size = int(self.lm.get_input_embeddings().weight.shape[0])
         self.stop_ids = _stop_ids(self.lm.generation_config)
         self.lm.eval()
@@ -92,11 +94,17 @@ class StockModel(HookableLayers):
                     trust_remote_code=False,
                 )
             return auto.from_config(config, dtype=dtype, trust_remote_code=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise MissingAssetError(
                 f"cannot load the language model {self.id!r}: {str(error).splitlines()[0]} "
-                "Give a hub id that is cached or reachable, or a folder with config.json and safetensors."
+                "Give a hub id that is cached or reachable, or a folder with config.json and safetensors; quantised "
+                "weights need the package that their format is from."
             ) from error
+
+    @property
+    def inner_width(self) -> int:
+        """The width of its layers."""
+        return self._inner_width
 
     def embed(self, ids: Tensor) -> Tensor:
         embeds: Tensor = self.lm.get_input_embeddings()(ids)
@@ -138,7 +146,9 @@ def locate(reference: str) -> str:
 
 
 def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
-    """The tokenizer that belongs to a language model; without a chat template it takes that of the model's processor.
+    """The tokenizer that belongs to a language model; a multimodal model's chat template is that of its processor.
+
+    Older folders keep that template in a file of its own, beside a tokenizer whose template knows only words.
 
     Raises:
         MissingAssetError: there is none at that id or folder.
@@ -148,10 +158,15 @@ def load_tokenizer(reference: str, *, revision: str | None = None) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise MissingAssetError(f"cannot load a tokenizer of {reference!r}: {str(error).splitlines()[0]}") from error
-    for name in ("chat_template.json", "processor_config.json"):
-        if not tokenizer.chat_template:
-            file = cached_file(folder, name, revision=revision or "main", **_WITHOUT_ERRORS)
-            tokenizer.chat_template = None if file is None else json.loads(Path(file).read_text()).get("chat_template")
+    for name in ("chat_template.jinja", "chat_template.json", "processor_config.json"):
+        file = cached_file(folder, name, revision=revision or "main", **_WITHOUT_ERRORS)
+        if file is None:
+            continue
+        if name.endswith(".jinja"):
+            break  # the newer file is the tokenizer's and the processor's alike, and was read
+        if template := json.loads(Path(file).read_text()).get("chat_template"):
+            tokenizer.chat_template = template
+            break
     return tokenizer
 
 

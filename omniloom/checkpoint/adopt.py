@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from omniloom.backbone.stock import fast_dtype
 from omniloom.checkpoint.run import save_model
 from omniloom.checkpoint.tensors import digest_of
 from omniloom.config import RunConfig
@@ -31,7 +32,7 @@ def adopt(
     """Write the run folder of a published model; returns it.
 
     `id`: hub id, folder, or `scheme:name` of the assets table. `revision`: branch, tag or commit on the hub. `dtype`:
-    of the language model. `name`: of the run; the folder's own by default.
+    of the language model; "auto" is the fast one of this machine. `name`: of the run; the folder's own by default.
 
     Raises:
         ConfigError: a family that is not known here, an option of it that our parts do not have, or a folder that is
@@ -41,6 +42,7 @@ def adopt(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already. Name a new folder.")
+    dtype = fast_dtype() if dtype == "auto" else dtype
     source = Source(id, revision, _reference(id, folder))
     published = published_model(source)
     pinned = {"revision": revision} if revision else {}

@@ -11,7 +11,7 @@ from omniloom.cli.terminal import RUNS, columns, quiet_libraries, say, working
 
 __all__ = ["import_model"]
 
-_DTYPES = ("float32", "bfloat16", "float64")
+_DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 
 
 def import_model(
@@ -20,7 +20,9 @@ def import_model(
         Path | None, typer.Option("--out", help="The new run folder; runs/NAME by default, NAME the model's own.")
     ] = None,
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit on the hub.")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="Of the language model: float32, bfloat16.")] = "float32",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="Of the language model: float32, bfloat16, float16, or auto.")
+    ] = "float32",
 ) -> None:
     """Take over a published multimodal model: a run folder that chats, evaluates and trains as any other.
 

@@ -79,7 +79,8 @@ class LoRAExperts(Interaction):
 
     def install(self, name: str, site: Site) -> None:
         """Hook the adapters into the language model under `name`, and keep the gate beside its layers."""
-        self._gate = nn.Linear(site.width, self.experts, bias=False, device=site.backbone.embedding_table().device)
+        table = site.backbone.embedding_table()
+        self._gate = nn.Linear(table.shape[1], self.experts, bias=False, device=table.device)
         site.keep(name, self._gate)
         scale = self.alpha / self.rank
 

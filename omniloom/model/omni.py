@@ -99,7 +99,7 @@ class OmniModel(nn.Module):
         self.tools = dict(tools or {})
         sources = {name: self._source(name) for name in self.inputs}
         sources |= {row.name: self._fused_source(row.name) for row in planner.fusers if row.has_rows}
-        site = Site(backbone, backbone.width, planner.modalities, sources, self.context, build or _no_builder)
+        site = Site(backbone, backbone.inner_width, planner.modalities, sources, self.context, build or _no_builder)
         for name, adapter in self.adapters.items():
             for wanted in adapter.inputs:
                 if wanted not in sources:

@@ -48,8 +48,6 @@ def take_apart(tokenizer: Any, kinds: Sequence[str] = ()) -> Scaffold:
     Raises:
         ConfigError: there is no template, or it does not put the same text around every turn.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        raise ConfigError("this tokenizer has no chat template. Set `template: plain` in the backbone.")
     render, bos = _renderer(tokenizer), tokenizer.bos_token or ""
 
     def render_without_thought(*turns: tuple[str, Any], ask: bool = False) -> str:
@@ -76,22 +74,48 @@ def around_media(tokenizer: Any, kind: str, placeholder: str) -> tuple[str, str]
     """What a chat template puts before and behind an item of a kind, whose place is held by the text `placeholder`.
 
     Raises:
-        ConfigError: the template does not show such items.
+        ConfigError: there is no template, or it does not show such items.
     """
     render = _renderer(tokenizer)
-    shown = [_shown(render, [{"type": kind}] * count) for count in (1, 2)]
-    before, found, behind = shown[0].partition(placeholder)
-    if not found:
-        raise ConfigError(f"the chat template writes {shown[0]!r} for an item of {kind!r}, without {placeholder!r}.")
+    problem = ""
+    for form in _forms(kind):
+        try:
+            shown = [_shown(render, [form] * count) for count in (1, 2)]
+        except Exception as error:  # a template may stumble over parts by any error of its own
+            problem = problem or f"ends with {type(error).__name__}: {error}"
+            continue
+        before, found, behind = shown[0].partition(placeholder)
+        if found:
+            break
+        problem = problem or f"writes {shown[0]!r}, without {placeholder!r}"
+    else:
+        raise ConfigError(
+            f"the chat template does not show an item of {kind!r}: it {problem}. Put the template of the model's "
+            "processor beside its tokenizer, as chat_template.json or chat_template.jinja."
+        )
     second = shown[1].removeprefix(shown[0])
     if "1" in before and second == shown[0].replace("1", "2", 1):
         before = before.replace("1", "{n}", 1)
     return before, behind
 
 
+def _forms(kind: str) -> list[dict[str, str]]:
+    """An item as templates know it: by its type, or by a key that names where it lies (Qwen2-Audio's older ones)."""
+    return [{"type": kind}, {"type": kind, kind: "x", f"{kind}_url": "x"}]
+
+
 def _renderer(tokenizer: Any) -> _Render:
     """Turns as (role, text or parts) -> the template's text. A template that does not show contents that are text
-    takes lists of parts."""
+    takes lists of parts.
+
+    Raises:
+        ConfigError: there is no template.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise ConfigError(
+            "this tokenizer has no chat template. Put the model's beside it, as chat_template.jinja, or set "
+            "`template: plain` in the backbone."
+        )
 
     def render(*turns: tuple[str, Any], ask: bool = False, as_parts: bool = False, **switches: bool) -> str:
         messages = []
@@ -164,13 +188,16 @@ def _lead_behind(render: _Render, kind: str) -> str:
     """The text between an item of a kind and the words behind it that stands before the words without the item too."""
     mark = _MARKS["user"]
     words = {"type": "text", "text": mark}
-    try:
-        bare = render(("user", [words])).partition(mark)[0]
-        full = render(("user", [{"type": kind}, words])).partition(mark)[0]
-    except Exception:  # a template may know no parts, or not this kind, or want more of an item than that it is there
-        return ""
-    rest = bare[_common(bare, full) :]
-    return rest if full != bare and full.endswith(rest) else ""
+    for form in _forms(kind):
+        try:
+            bare = render(("user", [words])).partition(mark)[0]
+            full = render(("user", [form, words])).partition(mark)[0]
+        except Exception:  # a template may know no parts, or not this kind, or want more of an item
+            continue
+        if full != bare:
+            rest = bare[_common(bare, full) :]
+            return rest if full.endswith(rest) else ""
+    return ""
 
 
 def _shown(render: _Render, items: list[dict[str, str]]) -> str:

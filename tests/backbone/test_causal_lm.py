@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import transformers
 
 from omniloom.backbone.base import CacheView
 from omniloom.backbone.causal_lm import CausalLM, load_tokenizer
+from omniloom.config import RunConfig
 from omniloom.errors import ConfigError, MissingAssetError
-from omniloom.model import OmniModel, Sampling, generate
+from omniloom.model import OmniModel, Sampling, compose, generate
 from omniloom.planner import Planner, Template
-from omniloom.sequence import Plan, Sample, Text, Turn, Vocabulary
+from omniloom.sequence import Item, Plan, Sample, Text, Turn, Vocabulary
 from omniloom.testing.doubles import tiny_language_model, tiny_tokenizer
 
 _TINY = {
@@ -37,6 +40,7 @@ MODELS = {
     "gptj, eager": ("gptj", {**_GPT2, "rotary_dim": 4}),
     "opt": ("opt", {"ffn_dim": 64, "word_embed_proj_dim": 16}),
     "granite": ("granite", {"logits_scaling": 4.0, "embedding_multiplier": 3.0}),
+    "hyperclovax": ("hyperclovax", {"logits_scaling": 0.125}),
     "cohere2": ("cohere2", {"sliding_window": 4}),
     "gpt_oss, eager": (
         "gpt_oss",
@@ -45,10 +49,17 @@ MODELS = {
 }
 UNMASKABLE = {
     "bloom": ("bloom", {"n_layer": 2, "n_head": 4}),
-    "mpt": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256}),
+    "mpt": ("mpt", {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 256, "logit_scale": 0.5}),
     "falcon_h1": (
         "falcon_h1",
-        {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_chunk_size": 8},
+        {
+            "mamba_d_ssm": 32,
+            "mamba_n_heads": 4,
+            "mamba_d_head": 8,
+            "mamba_d_state": 8,
+            "mamba_chunk_size": 8,
+            "lm_head_multiplier": 0.3,
+        },
     ),
 }
 WORDS = ["hi", "hello there, you", "abc de", "x"]
@@ -149,6 +160,9 @@ def test_models_that_masks_cannot_part_answer_alone_and_refuse_to_be_packed(name
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
     plans = prompts_of(model)
     assert not model.backbone.is_maskable
+    with torch.no_grad():
+        for plan in plans:
+            assert torch.equal(model.logits(model.hidden(plan)), theirs(input_ids=plan.ids).logits)
     with pytest.raises(ConfigError, match="cannot keep packed documents apart"):
         model.hidden(Plan.pack(plans, 100))
     with pytest.raises(ConfigError, match="rows of different lengths"):
@@ -161,6 +175,58 @@ def test_models_that_masks_cannot_part_answer_alone_and_refuse_to_be_packed(name
 def test_a_model_without_a_key_value_cache_is_refused(tmp_path):
     folder = saved(tmp_path, "mamba", {"mamba": ("mamba", {"state_size": 4})})
     with pytest.raises(ConfigError, match="of type 'mamba', whose body"):
+        CausalLM(id=str(folder))
+
+
+def test_a_model_that_does_more_behind_its_layers_is_refused(tmp_path, monkeypatch):
+    folder = saved(tmp_path, "llama")
+    plain = transformers.LlamaForCausalLM.forward
+
+    def forward(self, *args, **options):
+        out = plain(self, *args, **options)
+        out.logits = out.logits * 3
+        return out
+
+    CausalLM(id=str(folder))
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "forward", forward)
+    with pytest.raises(ConfigError, match="of type 'llama', which does more"):
+        CausalLM(id=str(folder))
+
+
+def test_media_stand_among_embeddings_and_adapters_among_layers_of_another_width(tmp_path):
+    """OPT-350m's embeddings are narrower than its layers."""
+    saved(tmp_path / "lm", "opt")
+    run = {
+        "name": "narrow",
+        "backbone": {"id": "./lm", "template": "plain"},
+        "adapters": {
+            "mine": {"type": "prompt", "length": 2, "layers": [1]},
+            "gate": {"type": "lora_experts", "targets": ["*.q_proj"]},
+        },
+        "modalities": {
+            "image": {
+                "payload": "image",
+                "in": {
+                    "processor": {"type": "image", "size_px": 16},
+                    "encoder": {"type": "patch_vit", "patch_px": 8, "width": 32, "depth": 1, "heads": 2},
+                    "projector": "linear",
+                },
+            }
+        },
+    }
+    model = compose(RunConfig.model_validate(run), base=tmp_path)
+    assert (model.backbone.width, model.backbone.inner_width) == (16, 32)
+    plan = model.planner.plan(Sample("s", (Turn("user", (Item("image", torch.ones(3, 16, 16)), Text("what?"))),)))
+    assert torch.isfinite(model.logits(model.hidden(plan))).all()
+    assert model.embed(plan).shape[-1] == 16
+
+
+def test_weights_in_a_format_whose_package_is_not_here_are_a_missing_asset(tmp_path):
+    folder = saved(tmp_path, "llama")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(MissingAssetError, match="quantised weights need the package"):
         CausalLM(id=str(folder))
 
 

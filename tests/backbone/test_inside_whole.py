@@ -32,11 +32,24 @@ def llava_of_one_table():
     return transformers.LlavaForConditionalGeneration(llava_config(text_config=text, tie_word_embeddings=True))
 
 
+def gemma3():
+    """One that transformers counts among the causal language models too."""
+    text = {**TEXT, "head_dim": 8, "sliding_window": 8, "num_key_value_heads": 2}
+    vision = {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "image_size": 28,
+        "patch_size": 14,
+    }  # fmt: skip
+    return transformers.Gemma3ForConditionalGeneration(
+        transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
+    )
+
+
 # Model -> where its language model stands, without the head.
 MODELS = {
     llava: "model.language_model",
     llava_of_one_table: "model.language_model",
     qwen2_5_vl: "model.language_model",
+    gemma3: "model.language_model",
     blip2_opt: "language_model.model",
     instructblip_vicuna: "language_model.model",
 }
@@ -152,3 +165,15 @@ def test_a_tokenizer_without_a_chat_template_takes_that_of_the_processor(file, t
     assert load_tokenizer(str(tmp_path)).chat_template is None
     (tmp_path / file).write_text(json.dumps({"chat_template": template}))
     assert load_tokenizer(str(tmp_path)).chat_template == template
+
+
+def test_the_template_of_the_processor_goes_before_a_template_of_words_alone(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(tmp_path, save_jinja_files=False)
+    assert not (tmp_path / "chat_template.jinja").exists()
+    assert load_tokenizer(str(tmp_path)).chat_template == tokenizer.chat_template
+    (tmp_path / "chat_template.json").write_text(json.dumps({"chat_template": "of the processor"}))
+    assert load_tokenizer(str(tmp_path)).chat_template == "of the processor"
+    (tmp_path / "chat_template.jinja").write_text("of both")
+    assert load_tokenizer(str(tmp_path)).chat_template == "of both"

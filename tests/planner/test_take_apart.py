@@ -29,6 +29,8 @@ NUMBERED = (
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# As Qwen2-Audio's: an item is known by the key of its place.
+BY_KEY = NUMBERED.replace("part['type'] == 'audio'", "'audio' in part or 'audio_url' in part")
 CHATML = tiny_tokenizer().chat_template
 
 
@@ -67,8 +69,17 @@ def test_what_stands_around_an_item_is_told_and_its_number_is_left_open():
     assert around_media(tokenizer_of(ROLES), "image", "<image>") == ("", "\n")
     assert around_media(tokenizer_of(LINES), "image", "<image>") == ("", "")
     assert around_media(tokenizer_of(NUMBERED), "audio", "<audio>") == ("Sound {n}: ", "\n")
+    assert around_media(tokenizer_of(BY_KEY), "audio", "<audio>") == ("Sound {n}: ", "\n")
     with pytest.raises(ConfigError, match="without '<video>'"):
         around_media(tokenizer_of(NUMBERED), "audio", "<video>")
+
+
+def test_a_template_of_words_alone_shows_no_items_and_says_so():
+    words = "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+    with pytest.raises(ConfigError, match=r"does not show an item of 'image'.*TypeError.*chat_template.json"):
+        around_media(tokenizer_of(words), "image", "<image>")
+    with pytest.raises(ConfigError, match="no chat template"):
+        around_media(tokenizer_of(None), "image", "<image>")
 
 
 def text_of(tokenizer, turns, **options) -> str:
