@@ -23,13 +23,14 @@ import torch
 from torch import Tensor
 
 from omniloom.checkpoint.adopt import published_digest, published_weights
-from omniloom.checkpoint.run import read_manifest, verify_files
-from omniloom.checkpoint.tensors import read_tensors
-from omniloom.config import InitConfig, RunConfig
+from omniloom.checkpoint.run import pretrained_origin, read_manifest, verify_files
+from omniloom.checkpoint.tensors import digest_of, read_tensors
+from omniloom.config import InitConfig, RunConfig, load_run
 from omniloom.errors import CheckpointError, ConfigError, did_you_mean
 from omniloom.interaction.composition import merge, renamed
 from omniloom.model import OmniModel
 from omniloom.model.compose import place
+from omniloom.registry import names, split_spec
 
 __all__ = ["begin_with", "initial_digests"]
 
@@ -45,7 +46,7 @@ def begin_with(model: OmniModel, config: RunConfig, base: Path) -> set[str]:
         ConfigError: a published model of a family that is not known here, or a component without such a place.
     """
     filled: set[str] = set()
-    runs: dict[Path, dict[str, Any]] = {}
+    runs: dict[Path, tuple[dict[str, Any], RunConfig]] = {}
     for glob, start in config.init.items():
         known = {name: values for name, values in model.components().items() if values}
         wanted = [name for name in known if fnmatchcase(name, glob)]
@@ -56,9 +57,10 @@ def begin_with(model: OmniModel, config: RunConfig, base: Path) -> set[str]:
         for where, reference in start.runs.items():
             folder = (base / reference).resolve()
             if folder not in runs:
-                runs[folder] = read_manifest(folder)
-                verify_files(folder, runs[folder])
-            held = runs[folder]["components"]
+                manifest = read_manifest(folder)
+                verify_files(folder, manifest)
+                runs[folder] = manifest, load_run(folder / "run.yaml").config
+            held = runs[folder][0]["components"]
             states = {name: found for name, found in states.items() if (start.component or name) in held}
             if not states:
                 raise CheckpointError(
@@ -66,7 +68,15 @@ def begin_with(model: OmniModel, config: RunConfig, base: Path) -> set[str]:
                     f"{did_you_mean(start.component or glob, held)}"
                 )
             for name in states:
-                states[name][where] = _state(folder, start.component or name, name, held)
+                theirs = start.component or name
+                states[name][where] = _adopted(model, name, theirs, _state(folder, theirs, name, held), runs[folder][1])
+                if held[theirs]["saved"]:
+                    # What is put together was trained on one language model, or its sum means nothing.
+                    alike = ["backbone"] if name in model.adapters and not isinstance(start.of, str) else []
+                else:
+                    alike = [name] if theirs == name else []
+                for other in alike:
+                    _require_same(model, other, held.get(other), f"init of {name!r} from {reference}")
         for name, found in states.items():
             if _begin(
                 model, name, known[name], start, found, f"init of {name!r} from {', '.join(start.runs.values())}"
@@ -104,8 +114,7 @@ def _begin(
         _assign(target, saved[""], what)
     elif start.merge is not None:
         given = list(saved.values())
-        merged = merge(given, start.merge, density=start.density, weights=start.weights, groups=start.groups)
-        _assign(target, merged, what)
+        _assign(target, _merged(given, start, target, model, name, what), what)
     else:
         adapter = model.adapters.get(name)
         if adapter is None:
@@ -114,6 +123,60 @@ def _begin(
             placed = adapter.placed(name, where, state, target)
             _assign({key: target[key] for key in placed}, placed, what)
     return True
+
+
+def _adopted(
+    model: OmniModel, ours: str, theirs: str, state: dict[str, Tensor] | None, config: RunConfig
+) -> dict[str, Tensor] | None:
+    """The state as it does here what it did there: an adapter's options may be others in the run it is from."""
+    adapter = model.adapters.get(ours)
+    if adapter is None or state is None or theirs not in config.adapters:
+        return state
+    kind, options = split_spec(config.adapters[theirs], where=f"adapters.{theirs}")
+    is_alike = names("interaction").get(kind) == f"{type(adapter).__module__}:{type(adapter).__qualname__}"
+    return dict(adapter.adopted(state, options)) if is_alike else state
+
+
+def _require_same(model: OmniModel, name: str, facts: Mapping[str, Any] | None, what: str) -> None:
+    """A pretrained component is the one that the other run kept by reference; one that it trained is not asked about.
+
+    Raises:
+        CheckpointError: it is another.
+    """
+    if facts is None or facts["saved"] or pretrained_origin(model, name) == facts["origin"]:
+        return
+    if digest_of(model.components()[name]) != facts["digest"]:
+        raise CheckpointError(
+            f"{what}: that run had {facts['origin']!r} as its {name!r}, this one {pretrained_origin(model, name)!r} "
+            "with other weights, on which what it learned means something else. Name the same model, with the same "
+            "dtype, or let `init` name only components that stand by themselves."
+        )
+
+
+def _merged(
+    states: Sequence[dict[str, Tensor]],
+    start: InitConfig,
+    target: Mapping[str, Tensor],
+    model: OmniModel,
+    name: str,
+    what: str,
+) -> dict[str, Tensor]:
+    """One state of several. Sums and TIES are of changes: adapters are changes; of a pretrained component it is what
+    training made of the weights that `target` holds."""
+    options: dict[str, Any] = {"density": start.density, "weights": start.weights, "groups": start.groups}
+    assert start.merge is not None
+    if start.merge == "average" or name in model.adapters:
+        return merge(states, start.merge, **options)
+    if pretrained_origin(model, name) is None:
+        raise ConfigError(
+            f"{what}: `merge: {start.merge}` adds changes, and {name!r} began at random, so its weights are no changes "
+            "of anything. Merge it by `average`."
+        )
+    states = [{key: value for key, value in state.items() if key in target} for state in states]
+    base = {key: target[key].detach().float() for state in states for key in state}
+    changes = [{key: value.float() - base[key] for key, value in state.items()} for state in states]
+    merged = merge(changes, start.merge, **options)
+    return {key: (base[key] + value).to(target[key].dtype) for key, value in merged.items()}
 
 
 def initial_digests(config: RunConfig, base: Path) -> dict[str, str]:

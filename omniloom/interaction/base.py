@@ -154,6 +154,10 @@ class Interaction(ABC):
         """What its hooks will find in `SlotFacts.sides[name]`; gradients flow through it. None: nothing."""
         return None
 
+    def adopted(self, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """A state that was trained under other `options` of this type, as one that does the same under its own."""
+        return state
+
     def placed(
         self, name: str, place: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:

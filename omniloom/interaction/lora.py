@@ -17,8 +17,9 @@ from omniloom.errors import CheckpointError, ConfigError
 from omniloom.interaction.base import Interaction, Moment, Site, SlotFacts
 from omniloom.interaction.hooks import LinearHook, hook_linears, linear_names
 from omniloom.interaction.routes import Where, numbers_of
+from omniloom.registry import schema
 
-__all__ = ["TARGETS", "LoRA", "LowRank", "Merged", "hook_targets"]
+__all__ = ["TARGETS", "LoRA", "LowRank", "Merged", "hook_targets", "rescaled"]
 
 TARGETS = ("*.q_proj", "*.k_proj", "*.v_proj", "*.o_proj", "*.gate_proj", "*.up_proj", "*.down_proj")
 _EVERYWHERE = Where("", None, "slot")
@@ -109,6 +110,10 @@ class LoRA(Interaction):
     def prepare(self, moment: Moment) -> Any:
         return self._where.found(moment)
 
+    def adopted(self, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Updates as large as they were under another `alpha`."""
+        return rescaled(state, self, options)
+
     def placed(
         self, name: str, place: str, state: Mapping[str, Tensor], target: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
@@ -125,6 +130,16 @@ class LoRA(Interaction):
                 "Give both the same `targets`."
             )
         return {ours: state[key] for ours, key in theirs.items()}
+
+
+def rescaled(state: Mapping[str, Tensor], adapter: Any, options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Low-rank weights that were trained under `options`, so that they change as much under the adapter's alpha."""
+    known = schema(type(adapter))
+    alpha, rank = (float(options.get(name, known[name].default)) for name in ("alpha", "rank"))
+    factor = (alpha / rank) / (adapter.alpha / adapter.rank)
+    if factor == 1.0:
+        return state
+    return {name: value * factor if name.endswith(".up") else value for name, value in state.items()}
 
 
 def hook_targets(name: str, site: Site, targets: Sequence[str], make: Callable[[int, int], LinearHook]) -> None:

@@ -9,7 +9,7 @@ Source: Octavius (arXiv:2311.02684), LoRA-MoE with an instance-based gate, top 2
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from omniloom.errors import ConfigError
 from omniloom.interaction.base import Interaction, Moment, Site, SlotFacts
 from omniloom.interaction.hooks import LinearHook
-from omniloom.interaction.lora import TARGETS, hook_targets
+from omniloom.interaction.lora import TARGETS, hook_targets, rescaled
 from omniloom.interaction.routing import route_slots
 from omniloom.sequence import IGNORE, Plan
 
@@ -88,6 +88,10 @@ class LoRAExperts(Interaction):
             return LowRankExperts(name, in_dim, out_dim, self.experts, self.rank, scale)
 
         hook_targets(name, site, self.targets, make)
+
+    def adopted(self, state: Mapping[str, Tensor], options: Mapping[str, Any]) -> Mapping[str, Tensor]:
+        """Updates as large as they were under another `alpha`."""
+        return rescaled(state, self, options)
 
     def prepare(self, moment: Moment) -> Any:
         """(documents, experts) weights, zero for those that are not taken."""

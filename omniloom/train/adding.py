@@ -20,6 +20,7 @@ import torch
 
 from omniloom.checkpoint import load_model, read_manifest, seal
 from omniloom.config import RunConfig, digest, load_run, relocated
+from omniloom.config.modality_file import resolve_modality
 from omniloom.config.paths import moved
 from omniloom.config.reading import read_file, yaml_text
 from omniloom.data.pipeline import Pipeline
@@ -30,6 +31,7 @@ from omniloom.eval.results import Results, TaskResult, read_results
 from omniloom.eval.run import evaluate
 from omniloom.files import write_whole
 from omniloom.model import OmniModel
+from omniloom.registry import find, schema, split_spec
 from omniloom.sequence import Sample, Text, Turn
 from omniloom.train.run import train
 
@@ -37,6 +39,7 @@ __all__ = ["Added", "add_modality"]
 
 Tell = Callable[[Mapping[str, Any]], None]
 _KEYS = ("modalities", "components", "fusers", "adapters", "data", "stages", "evaluation")
+_MARK = "# Written by `omniloom add-modality`, which writes it anew when it is called again.\n"
 # Samples of each old task whose hidden states are compared, beside plain text.
 _COMPARED = 8
 _PLAIN = ("What is this?", "Tell me something about the sea.")
@@ -81,8 +84,9 @@ def add_modality(
 
     Args:
         run: a run folder.
-        file: a modality file (`touch.py`), which needs `data`; or a YAML file with any of `modalities`, `components`,
-            `fusers`, `adapters`, `data`, `stages`, `evaluation`, merged over the run's own.
+        file: a modality file (`touch.py`), which needs `data` and gets a stage that trains what begins at random: all
+            of its own, or its projectors behind a published encoder; or a YAML file with any of `modalities`,
+            `components`, `fusers`, `adapters`, `data`, `stages`, `evaluation`, merged over the run's own.
         out: folder of the new run, `RUN-NAME` beside the old one by default; its run file is written as `OUT.yaml`.
         name: of the modality; the file's by default.
         data, test: of a modality file: JSONL of conversations, or a folder of classes; `test` is what it is scored on.
@@ -91,18 +95,25 @@ def add_modality(
         sets: `a.b=value` over the run file that is written.
         allow_code: the old run brings part files of its own; run them only if you have read them.
     Raises:
-        ConfigError: a name that is taken, or nothing to train. CheckpointError: no run folder.
+        ConfigError: a name that is taken, a file in the place of the run file, or nothing to train.
+        CheckpointError: no run folder.
     """
     folder = Path(run).resolve()
     manifest = read_manifest(folder)
-    load_model(folder, allow_code=allow_code)  # every error of the old run comes before anything is written
+    # Every error of the old run comes before anything is written. Of its model only what it computes is kept: two
+    # whole ones may not fit.
+    known, config = load_model(folder, allow_code=allow_code)
+    computed = _computed(known, config, folder)
+    del known
     source = Path(file)
     target = Path(out).resolve() if out is not None else folder.with_name(f"{folder.name}-{name or source.stem}")
     tell = tell or (lambda event: None)
-    written = target.with_suffix(".yaml")
+    written = target.with_name(f"{target.name}.yaml")
+    if written.exists() and not written.read_text(errors="replace").startswith(_MARK):
+        raise ConfigError(f"{written} is there already, and by no `omniloom add-modality`. Choose another --out.")
     values, added = _values(folder, source, written.parent, name, data, test, prompt, steps)
     written.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(written, yaml_text({**values, "name": target.name}))
+    write_whole(written, _MARK + yaml_text({**values, "name": target.name}))
     loaded = load_run(written, sets=sets)
     before = _results(folder, allow_code, tell)
     started = time.perf_counter()
@@ -110,8 +121,7 @@ def add_modality(
     train(loaded, out=target, fresh=fresh, tell=tell)
     minutes = (time.perf_counter() - started) / 60
     after = evaluate(target, allow_code=True, tell=tell) if loaded.config.evaluation else None
-    old, new = load_model(folder, allow_code=True)[0], load_model(target, allow_code=True)[0]
-    config = load_run(folder / "run.yaml").config
+    new = load_model(target, allow_code=True)[0]
     result = Added(
         target,
         added,
@@ -122,7 +132,7 @@ def add_modality(
         },
         {} if after is None else {task: one for task, one in after.tasks.items() if task not in config.evaluation},
         [] if before is None or after is None else compare(before, after),
-        _unchanged(old, new, config, folder),
+        _unchanged(computed, _computed(new, config, folder)),
         _changed(manifest, read_manifest(target)),
     )
     write_whole(target / "added.json", json.dumps(_plain(result), indent=1) + "\n")
@@ -173,14 +183,15 @@ def _of_modality_file(
     """What a modality file adds: its row, its data, and one stage that trains its own parts."""
     if data is None:
         raise ConfigError(f"{file} says what a modality is, not where its data are. Pass them with --data.")
-    train_name, test_name = f"{name}_train", f"{name}_test"
+    train_name, test_name, use = f"{name}_train", f"{name}_test", _from(file.resolve(), base)
     addition: dict[str, Any] = {
-        "modalities": {name: {"use": _from(file.resolve(), base)}},
+        "modalities": {name: {"use": use}},
         "data": {train_name: _source(Path(data), base, name, prompt)},
         "stages": [
             {
                 "name": f"add_{name}",
-                "train": [f"{name}/*"],
+                # A published encoder is left as it is: it has learned, and this stage's rate is one for beginners.
+                "train": [f"{name}/projector*" if _has_published_encoder(use, base) else f"{name}/*"],
                 "data": {train_name: 1.0},
                 "steps": steps,
                 "batch": 16,
@@ -193,6 +204,14 @@ def _of_modality_file(
         addition["data"][test_name] = _source(Path(test), base, name, prompt)
         addition["evaluation"] = {name: {"data": test_name}}
     return addition
+
+
+def _has_published_encoder(use: str, base: Path) -> bool:
+    encoder = (resolve_modality(use, base).get("in") or {}).get("encoder")
+    if encoder is None or (isinstance(encoder, Mapping) and "component" in encoder):
+        return False
+    kind, options = split_spec(encoder, where=f"the encoder of {use}")
+    return "weights" in schema(find("encoders", kind, base=base)) and bool(options.get("weights", True))
 
 
 def _source(path: Path, base: Path, modality: str, prompt: str) -> dict[str, Any]:
@@ -229,26 +248,27 @@ def _trained_minutes(folder: Path) -> float:
 
 
 @torch.no_grad()
-def _unchanged(old: OmniModel, new: OmniModel, config: RunConfig, folder: Path) -> dict[str, bool]:
-    """For plain text and a few samples of every old task: whether both runs compute the same hidden states, bit for
-    bit."""
+def _computed(model: OmniModel, config: RunConfig, folder: Path) -> dict[str, list[torch.Tensor]]:
+    """The hidden states of plain text and of a few samples of every task of the old run."""
     asked = [Sample(f"text-{index}", (Turn("user", (Text(text),)),)) for index, text in enumerate(_PLAIN)]
-    found = {"text": all(_same(old, new, sample, None) for sample in asked)}
+    found = {"text": [_hidden(model, sample, None) for sample in asked]}
     for name, task in config.evaluation.items():
         source = open_source(config.data[task.data], folder)
         count = min(_COMPARED, len(source))
         chosen = [source[index * len(source) // count] for index in range(count)]
-        found[name] = all(_same(old, new, sample, source.media_root) for sample in chosen)
+        found[name] = [_hidden(model, sample, source.media_root) for sample in chosen]
     return found
 
 
-def _same(old: OmniModel, new: OmniModel, sample: Sample, root: Path | None) -> bool:
-    hidden = []
-    for model in (old, new):
-        pipeline = Pipeline(model)
-        (plan,) = pipeline.plans([pipeline.prepare(sample.prompt(), root=root)], ask=True)
-        hidden.append(model.hidden(plan))
-    return torch.equal(*hidden)
+def _hidden(model: OmniModel, sample: Sample, root: Path | None) -> torch.Tensor:
+    pipeline = Pipeline(model)
+    (plan,) = pipeline.plans([pipeline.prepare(sample.prompt(), root=root)], ask=True)
+    return model.hidden(plan).cpu()
+
+
+def _unchanged(before: Mapping[str, list[torch.Tensor]], after: Mapping[str, list[torch.Tensor]]) -> dict[str, bool]:
+    """For each of them whether both runs compute the same, bit for bit."""
+    return {name: all(map(torch.equal, old, after[name])) for name, old in before.items()}
 
 
 def _changed(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

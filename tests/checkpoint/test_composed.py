@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from omniloom.config import load_run, problems
 from omniloom.errors import CheckpointError, ConfigError
 from omniloom.model import compose
 from omniloom.sequence import Text
+from omniloom.testing.doubles import tiny_language_model
 from omniloom.train import train
 from tests.examples import asked, drawing, example_values, logits_of, media, write_example
 from tests.interaction.laws import stir
@@ -109,6 +111,67 @@ def test_side_by_side_is_the_sum_of_updates_and_not_of_their_factors(base, two):
     path, x = "lm.model.layers.0.self_attn.q_proj", torch.randn(1, 3, 32)
     parts = [one.backbone.get_submodule(path).adapters["lora"](x, None) for one in two]
     torch.testing.assert_close(model.backbone.get_submodule(path).adapters["lora"](x, None), (parts[0] + parts[1]) / 2)
+
+
+@pytest.mark.parametrize("kind", ["lora", "lora_experts"])
+@pytest.mark.parametrize("start", ["./quiet", {"of": ["./quiet"], "merge": "average"}, "branch"])
+def test_an_update_is_as_large_as_it_was_under_another_alpha(base, kind, start):
+    if (kind, start) == ("lora_experts", "branch"):
+        pytest.skip("it has no branches")
+    spec = {**LORA, "type": kind}
+    quiet = branch(base, "quiet", 1, mine={**spec, "alpha": 1.0})
+    if start == "branch":
+        start, spec = {"of": {"x": "./quiet"}}, {**spec, "merged": {"x": 1.0}}
+    model = begun(base, {"mine": start}, mine={**spec, "alpha": 8.0})
+    plain, _ = built(base)
+    for sample in SAMPLES:
+        plan = quiet.planner.plan(sample)
+        ours, theirs, before = (logits_of(one, plan)[0] for one in (model, quiet, plain))
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        assert (theirs - before).abs().max() > 1e-2
+
+
+def test_runs_of_different_alpha_are_merged_as_large_as_each_was(base, two):
+    loud = branch(base, "loud", 3, lora={**LORA, "alpha": 64.0}).components()["lora"]
+    model = begun(base, {"lora": {"of": ["./a", "./loud"], "merge": "sum"}}, lora=LORA)
+    for name, value in model.components()["lora"].items():
+        factor = 4.0 if name.endswith(".up") else 1.0
+        torch.testing.assert_close(value, two[0].components()["lora"][name] + factor * loud[name])
+
+
+@pytest.mark.parametrize("merge", ["sum", "ties"])
+def test_of_trained_language_models_what_training_changed_is_merged(base, merge):
+    one, other = (branch(base, f"tuned-{seed}", seed, trained=["backbone"]) for seed in (5, 6))
+    alone = begun(base, {"backbone": {"of": ["./tuned-5"], "merge": merge, "density": 1.0}})
+    plain = built(base)[0].components()["backbone"]
+    both = begun(base, {"backbone": {"of": ["./tuned-5", "./tuned-6"], "merge": merge, "density": 1.0}})
+    for name, before in plain.items():
+        first, second = one.components()["backbone"][name] - before, other.components()["backbone"][name] - before
+        torch.testing.assert_close(alone.components()["backbone"][name], before + first, atol=1e-6, rtol=1e-6)
+        if merge == "sum":
+            torch.testing.assert_close(both.components()["backbone"][name], before + first + second)
+        else:
+            assert (both.components()["backbone"][name] - before).abs().max() <= (first.abs() + second.abs()).max()
+    with pytest.raises(ConfigError, match=r"'image/projector' began at random.*average"):
+        begun(base, {"image/projector": {"of": ["./tuned-5", "./tuned-6"], "merge": merge}})
+
+
+def test_runs_of_another_language_model_are_not_taken_for_runs_of_this_one(base, two):
+    tiny_language_model(base / "another", seed=9)
+    here = example_values()["backbone"]
+    model, config = built(base, adapters={"lora": LORA}, backbone={**here, "id": "./another"})
+    save_model(model, config, base / "foreign", trained=["lora"])
+    message = r"had .*another.* as its 'backbone', this one .*language-model"
+    with pytest.raises(CheckpointError, match=message):
+        begun(base, {"*": "./foreign"}, lora=LORA)
+    with pytest.raises(CheckpointError, match=message):
+        begun(base, {"lora": {"of": ["./a", "./foreign"], "merge": "average"}}, lora=LORA)
+    begun(base, {"lora": "./foreign"}, lora=LORA)  # named by itself it may go anywhere
+    # The same weights in another folder are the same language model.
+    shutil.copytree(base / "language-model", base / "copied")
+    model, config = built(base, adapters={"lora": LORA}, backbone={**here, "id": "./copied"})
+    save_model(model, config, base / "moved", trained=["lora"])
+    begun(base, {"*": "./moved"}, lora=LORA)
 
 
 def test_an_expert_is_a_language_model_whose_feed_forward_was_trained(base):

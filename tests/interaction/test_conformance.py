@@ -37,7 +37,9 @@ def folder(tmp_path_factory):
     config = CLIPConfig(
         vision_config={**vision, "image_size": 16, "patch_size": 8}, text_config=text, projection_dim=12
     )
-    CLIPModel(config).save_pretrained(path / "tower")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        CLIPModel(config).save_pretrained(path / "tower")
     return path
 
 

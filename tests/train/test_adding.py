@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import yaml
@@ -15,6 +16,7 @@ from omniloom.errors import CheckpointError, ConfigError
 from omniloom.testing import write_tiny_run
 from omniloom.train import train
 from omniloom.train.adding import add_modality
+from tests.encoders.tiny_models import save_tiny_model
 
 TOUCH = '''
 from omniloom.encoders.series_conv import SeriesConv
@@ -53,16 +55,16 @@ def added(home):
     """The modality file added, and a digest of the old folder's files from before."""
     before = read_manifest(home / "before")
     data = {"data": home / "pads" / "train", "test": home / "pads" / "test"}
-    result = add_modality(home / "before", home / "touch.py", out=home / "after", steps=3, **data)
+    result = add_modality(home / "before", home / "touch.py", out=home / "after-1.5", steps=3, **data)
     return result, before
 
 
 def test_the_new_modality_is_trained_and_scored_beside_chance(home, added):
     result, _ = added
-    assert result.modalities == ("touch",) and result.run == home / "after"
+    assert result.modalities == ("touch",) and result.run == home / "after-1.5"
     assert set(result.new) == {"touch"} and result.new["touch"].n == 8
     assert result.minutes > 0
-    model, config = load_model(home / "after", allow_code=True)
+    model, config = load_model(home / "after-1.5", allow_code=True)
     own = [name for name in model.components() if name.startswith("touch/")]
     count = sum(value.numel() for name in own for value in model.parts[name].parameters())
     assert result.parameters == {"add_touch": count}
@@ -78,7 +80,7 @@ def test_every_old_score_is_measured_on_the_same_items_and_stays(added):
 def test_what_the_old_run_computed_is_computed_still_bit_for_bit(home, added):
     result, before = added
     assert result.unchanged == {"text": True, "things": True, "drawn": True} and result.changed == []
-    after = read_manifest(home / "after")
+    after = read_manifest(home / "after-1.5")
     assert all(after["components"][name]["digest"] == facts["digest"] for name, facts in before["components"].items())
 
 
@@ -91,15 +93,37 @@ def test_the_old_run_is_left_as_it_was(home, added):
 
 
 def test_what_came_of_it_is_written_beside_the_run(home, added):
-    record = json.loads((home / "after" / "added.json").read_text())
+    record = json.loads((home / "after-1.5" / "added.json").read_text())
     assert record["modalities"] == ["touch"] and record["unchanged"]["things"] is True
     assert set(record["new"]["touch"]) == {"n", "score", "interval95", "chance"}
-    assert load_run(home / "after.yaml").config.init["*"].of == "./before"
+    assert load_run(home / "after-1.5.yaml").config.init["*"].of == "./before"
+
+
+def test_a_file_that_is_somebody_elses_is_not_written_over(home, added):
+    (home / "mine.yaml").write_text("name: precious\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml is there already"):
+        add_modality(home / "before", home / "touch.py", out=home / "mine", data=home / "pads" / "train", steps=1)
+    assert (home / "mine.yaml").read_text() == "name: precious\n" and not (home / "mine").exists()
+
+
+def test_a_published_encoder_stays_as_it_is(home, added):
+    save_tiny_model(home / "tower", "clip")
+    (home / "seen.py").write_text(
+        'MODALITY = dict(payload="image", processor={"type": "hub", "id": "./tower"}, projector="mlp",\n'
+        '                encoder={"type": "hub_vision", "id": "./tower"})\n'
+    )
+    for label, value in (("dark", 0), ("light", 255)):
+        (home / "seen" / label).mkdir(parents=True)
+        PIL.Image.new("RGB", (24, 24), (value,) * 3).save(home / "seen" / label / "0.png")
+    result = add_modality(home / "before", home / "seen.py", out=home / "seeing", data=home / "seen", steps=1)
+    components = read_manifest(result.run)["components"]
+    assert not components["seen/encoder"]["saved"] and components["seen/projector"]["saved"]
+    assert result.parameters == {"add_seen": components["seen/projector"]["parameters"]}
 
 
 def test_the_same_call_again_finds_it_done(home, added):
     data = {"data": home / "pads" / "train", "test": home / "pads" / "test"}
-    again = add_modality(home / "before", home / "touch.py", out=home / "after", steps=3, **data)
+    again = add_modality(home / "before", home / "touch.py", out=home / "after-1.5", steps=3, **data)
     assert again.parameters == added[0].parameters and again.old == added[0].old
 
 
