@@ -18,11 +18,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from omniloom.errors import ConfigError, MissingAssetError, did_you_mean
 
@@ -30,6 +33,7 @@ __all__ = [
     "BUILT_IN",
     "build",
     "find",
+    "mistyped",
     "names",
     "part_file",
     "resolve_asset",
@@ -263,6 +267,35 @@ def schema(part: Any) -> dict[str, inspect.Parameter]:
     return {name: value for name, value in parameters.items() if value.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+def mistyped(part: Any, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(option, what is wrong) for every value that is not of its annotation; an option without one takes anything."""
+    for option, value in options.items():
+        adapter = _adapter(part, option)
+        if adapter is None:
+            continue
+        try:
+            adapter.validate_python(value)
+        except ValidationError:
+            annotation = schema(part)[option].annotation
+            expected = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+            yield option, f"option {option!r} is {value!r}, {_kind_of(value)}; expected {expected}."
+
+
+def _kind_of(value: Any) -> str:
+    kinds = {str: "a text", bool: "a truth value", int: "a whole number", float: "a number", type(None): "nothing"}
+    return kinds.get(type(value), f"a {type(value).__name__}")
+
+
+@cache
+def _adapter(part: Any, option: str) -> TypeAdapter[Any] | None:
+    """What holds values to the option's annotation, strictly: a text is no number and no list."""
+    try:
+        hint = get_type_hints(part.__init__ if inspect.isclass(part) else part)[option]
+        return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
+    except (KeyError, NameError, TypeError, PydanticUserError):
+        return None
+
+
 def build(room: str, spec: str | Mapping[str, Any], *wired: Any, base: Path | None = None) -> Any:
     """Build a part from its spec; `wired` are the model's own arguments, in the signature's order.
 
@@ -278,9 +311,11 @@ def build(room: str, spec: str | Mapping[str, Any], *wired: Any, base: Path | No
     required = [key for key, value in known.items() if value.default is inspect.Parameter.empty and key not in options]
     if required:
         raise ConfigError(f"{room.rstrip('s')} {name!r} needs the option {required[0]!r}, which has no default.")
+    for _, message in mistyped(part, options):
+        raise ConfigError(f"{room.rstrip('s')} {name!r}: {message}")
     try:
         return part(*wired, **options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # sizes of zero and below
         raise ConfigError(f"{room.rstrip('s')} {name!r} refuses its options {options}: {error}") from error
 
 
@@ -306,8 +341,13 @@ def resolve_asset(reference: str, *, table: str = "assets") -> str:
     """`scheme:name` -> a local folder through the table of `assets` (or `datasets`); anything else unchanged.
 
     A hub id (`org/name`) and a path have no scheme of that table and pass through.
+
+    Raises:
+        MissingAssetError: an absolute path to nothing; relative ones in a run file are absolute by now.
     """
     scheme, colon, rest = reference.partition(":")
     if not colon or scheme not in names(table):
+        if Path(reference).is_absolute() and not Path(reference).exists():
+            raise MissingAssetError(f"there is no file or folder {reference}.")
         return reference
     return str(find(table, scheme)(rest))

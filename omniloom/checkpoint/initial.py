@@ -26,13 +26,13 @@ from omniloom.checkpoint.adopt import published_digest, published_weights
 from omniloom.checkpoint.run import pretrained_origin, read_manifest, verify_files
 from omniloom.checkpoint.tensors import digest_of, read_tensors
 from omniloom.config import InitConfig, RunConfig, load_run
-from omniloom.errors import CheckpointError, ConfigError, did_you_mean
+from omniloom.errors import CheckpointError, ConfigError, MissingAssetError, did_you_mean
 from omniloom.interaction.composition import merge, renamed
 from omniloom.model import OmniModel
 from omniloom.model.compose import place
 from omniloom.registry import names, split_spec
 
-__all__ = ["begin_with", "initial_digests"]
+__all__ = ["begin_with", "initial_digests", "is_published"]
 
 
 def begin_with(model: OmniModel, config: RunConfig, base: Path) -> set[str]:
@@ -50,8 +50,14 @@ def begin_with(model: OmniModel, config: RunConfig, base: Path) -> set[str]:
     for glob, start in config.init.items():
         known = {name: values for name, values in model.components().items() if values}
         wanted = [name for name in known if fnmatchcase(name, glob)]
-        if isinstance(start.of, str) and start.component is None and _is_published(start.of, base):
-            filled |= _begin_published(model, glob, wanted, place(start.of, base))
+        if isinstance(start.of, str) and start.component is None and is_published(start.of, base):
+            try:
+                filled |= _begin_published(model, glob, wanted, place(start.of, base))
+            except MissingAssetError as error:
+                raise MissingAssetError(
+                    f"init {glob!r}: {start.of!r} is neither a run folder here (write ./ before one) nor a model on "
+                    f"the hub or in its cache: {error}"
+                ) from error
             continue
         states: dict[str, dict[str, dict[str, Tensor] | None]] = {name: {} for name in wanted}
         for where, reference in start.runs.items():
@@ -184,7 +190,7 @@ def initial_digests(config: RunConfig, base: Path) -> dict[str, str]:
     digests = {}
     for start in config.init.values():
         for reference in start.runs.values():
-            if _is_published(reference, base):
+            if is_published(reference, base):
                 digests[f"init {reference}"] = published_digest(place(reference, base))
                 continue
             components = read_manifest((base / reference).resolve())["components"]
@@ -194,7 +200,7 @@ def initial_digests(config: RunConfig, base: Path) -> dict[str, str]:
     return digests
 
 
-def _is_published(reference: str, base: Path) -> bool:
+def is_published(reference: str, base: Path) -> bool:
     """Whether a published model is meant, and no run folder: its folder, or anything that is no path."""
     folder = base / reference
     return (folder / "config.json").is_file() or not (folder.exists() or reference.startswith((".", "/")))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omniloom.config import LoadedRun, Problem
     from omniloom.data import SourceReport
     from omniloom.model import OmniModel
+    from omniloom.sequence import Plan
 
 __all__ = ["check"]
 
@@ -33,7 +34,7 @@ def check(
     """Check a run file, its parts and its data; every problem with its file and line. Exits with 1 if there are any."""
     from pathlib import Path
 
-    from omniloom.config import check_parts, problems
+    from omniloom.config import Problem, check_parts, problems
     from omniloom.data import check_data
 
     if Path(run).is_dir():
@@ -52,6 +53,7 @@ def check(
             found += wrong
         if model is not None:
             found += list(_stage_problems(loaded, model))
+            found += list(_init_problems(loaded, model))
             with working("planning samples"):
                 plans = {
                     name: _planned(loaded, model, name, deep) for name, report in reports.items() if report.samples
@@ -66,6 +68,9 @@ def check(
                 _problem(loaded, ("data", name), f"data source {name!r}: {rest} more problems (--deep prints all).")
             )
         found += [_problem(loaded, ("data", name), message) for message in plans.get(name, {}).get("failed", [])]
+        known = {(problem.file, problem.line) for problem in report.problems}
+        refused = [one for one in plans.get(name, {}).get("refused", []) if one[0] not in known]
+        found += [Problem(place[0], place[1], message) for place, message in refused[: None if deep else _SHOWN]]
     _finish(found)
 
 
@@ -100,9 +105,18 @@ def _model_of(loaded: LoadedRun) -> tuple[OmniModel | None, list[Problem]]:
 
 
 def _place_of(loaded: LoadedRun, message: str) -> tuple[str | int, ...]:
-    """The modality, the fuser or the language model that a message names."""
+    """The part, or else the row, that a message names; the language model where it names none."""
+    config = loaded.config
+    for name in config.modalities:
+        for place in ("encoder", "projector", "codec"):
+            if message.startswith(f"{name}/{place}"):
+                return ("modalities", name, "out" if place == "codec" else "in", place)
+    for table in ("adapters", "components", "fusers"):
+        for name in getattr(config, table):
+            if message.startswith((f"{name}: ", f"{name}/", f"adapter {name!r}")):
+                return (table, name)
     for table in ("modalities", "fusers"):
-        for name in getattr(loaded.config, table):
+        for name in getattr(config, table):
             if repr(name) in message or f"{name}/" in message:
                 return (table, name)
     name = loaded.config.backbone.id.rpartition("/")[2]
@@ -131,32 +145,95 @@ def _stage_problems(loaded: LoadedRun, model: OmniModel) -> Iterator[Problem]:
             yield _problem(loaded, ("stages", index, "lr"), getattr(error, "message", str(error)))
 
 
+def _init_problems(loaded: LoadedRun, model: OmniModel) -> Iterator[Problem]:
+    """Globs of `init` that find nothing here, and folders that are no runs."""
+    from fnmatch import fnmatchcase
+
+    from omniloom.checkpoint import read_manifest
+    from omniloom.checkpoint.initial import is_published
+    from omniloom.errors import CheckpointError, did_you_mean
+
+    known = [name for name, values in model.components().items() if values]
+    for glob, start in loaded.config.init.items():
+        if not any(fnmatchcase(name, glob) for name in known):
+            hint = did_you_mean(glob, known)
+            yield _problem(loaded, ("init", glob), f"{glob!r} matches no component with weights.{hint}")
+        for reference in start.runs.values():
+            try:
+                if not is_published(reference, loaded.base_folder):
+                    read_manifest((loaded.base_folder / reference).resolve())
+            except CheckpointError as error:
+                yield _problem(loaded, ("init", glob), str(error))
+
+
 def _planned(loaded: LoadedRun, model: OmniModel, name: str, deep: bool) -> dict[str, Any]:
-    """{"n", "longest", "id", "learned", "failed"} of evenly spaced samples of a source, of all with `deep`."""
+    """{"n", "longest", "id", "learned", "failed", "refused"} of evenly spaced samples of a source, of all with `deep`.
+
+    `failed`: messages about the source; `refused`: (place in its file, message) of media.
+    """
     from omniloom.data import open_source
     from omniloom.data.pipeline import Pipeline
-    from omniloom.errors import ConfigError, DataError, MediaError, OmniloomError
+    from omniloom.errors import DataError, MediaError, OmniloomError
 
     source = open_source(loaded.config.data[name], loaded.base_folder)
     pipeline = Pipeline(model, memory_bytes=0)
     count = len(source) if deep else min(len(source), _PLANNED)
-    result: dict[str, Any] = {"n": 0, "of": len(source), "longest": 0, "id": "", "learned": 0, "failed": []}
+    result: dict[str, Any] = {
+        "n": 0,
+        "of": len(source),
+        "longest": 0,
+        "id": "",
+        "learned": 0,
+        "failed": [],
+        "refused": [],
+    }
+    seen: set[tuple[object, ...]] = set()
     for position in range(count):
+        index = position * len(source) // count
         try:
-            sample = source[position * len(source) // count]
-            sample = pipeline.prepare(sample, root=source.media_root, as_codes=False)
+            sample = pipeline.prepare(source[index], root=source.media_root, as_codes=False)
             plan = pipeline.plans([with_stand_in_codes(model, sample)])[0]
-        except (DataError, MediaError):
+            _encode(model, plan, seen)
+        except MediaError as error:
+            result["refused"].append((source.where(index), str(error)))
+            continue
+        except DataError:
             continue  # reported with its line by the check of the data
-        except (ConfigError, OmniloomError) as error:
-            if len(result["failed"]) < _SHOWN or deep:
-                result["failed"].append(f"data source {name!r}: {error}")
+        except OmniloomError as error:
+            message = f"data source {name!r}: {error}"
+            if message not in result["failed"] and (len(result["failed"]) < _SHOWN or deep):
+                result["failed"].append(message)
             continue
         result["n"] += 1
         result["learned"] += plan.supervised
         if plan.shape[1] > result["longest"]:
             result["longest"], result["id"] = plan.shape[1], sample.id
     return result
+
+
+def _encode(model: OmniModel, plan: Plan, seen: set[tuple[object, ...]]) -> None:
+    """Let encoders look at each form of raw tensor that they have not seen; lengths are no forms.
+
+    Raises:
+        ShapeError: one does not take it.
+    """
+    import torch
+
+    from omniloom.errors import OmniloomError
+    from omniloom.model.media import run_encoder
+
+    for item in plan.items:
+        raw = item.raw
+        form = (item.modality, *(raw.shape[1:] if isinstance(raw, torch.Tensor) else ()))
+        if raw is None or form in seen or item.modality not in model.inputs:
+            continue
+        seen.add(form)
+        try:
+            run_encoder(item.modality, model.parts[model.inputs[item.modality][0]], [raw.to("meta")])  # type: ignore[arg-type]
+        except OmniloomError:
+            raise
+        except Exception:  # not everything runs without numbers; what it takes was checked before that
+            continue
 
 
 def _summary(reports: Mapping[str, SourceReport], plans: Mapping[str, Mapping[str, Any]]) -> None:

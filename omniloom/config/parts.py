@@ -10,7 +10,7 @@ from omniloom.config.loading import LoadedRun
 from omniloom.config.rules import part_places
 from omniloom.config.table import component_of
 from omniloom.errors import ConfigError, MissingAssetError, did_you_mean
-from omniloom.registry import find, schema, split_spec
+from omniloom.registry import find, mistyped, schema, split_spec
 
 __all__ = ["check_parts"]
 
@@ -72,7 +72,8 @@ def _wrong_options(part: Any, room: str, name: str, options: dict[str, Any]) -> 
         if option not in choices
     ]
     needed = [key for key in choices if known[key].default is inspect.Parameter.empty and key not in options]
-    return wrong + [(key, f"{what} needs the option {key!r}, which has no default.") for key in needed]
+    wrong += [(key, f"{what} needs the option {key!r}, which has no default.") for key in needed]
+    return wrong + [(key, f"{what}: {message}") for key, message in mistyped(part, options)]
 
 
 def _wrong_payload(run: LoadedRun, path: tuple[str | int, ...], room: str, name: str, part: Any) -> list[Problem]:

@@ -24,8 +24,8 @@ def relocated(config: RunConfig, old: Path, new: Path) -> RunConfig:
 def moved(node: Node, old: Path, new: Path, where: tuple[str, ...] = ()) -> Node:
     """A tree whose relative paths started from the folder `old`, as it is written in the folder `new`.
 
-    Paths are: part files (`file.py:Class`, `use: file.py`), `path` and `root` of a data source, and any `id`, `path` or
-    `root`, `cache`, or value of `init`, that starts with `./` or `../`. Absolute paths, hub ids and `scheme:name` stay.
+    Paths are: part files (`file.py:Class`, `use: file.py`), `cache`, `path` and `root` of a data source, and any `id`,
+    `path`, `root` or value of `init` that starts with `./` or `../`. Absolute paths, hub ids and `scheme:name` stay.
     """
     if old.resolve() == new.resolve():
         return node
@@ -50,7 +50,9 @@ def _is_relative(text: str, where: tuple[str, ...]) -> bool:
         return False
     if where[-1] in _PART_KEYS:
         return ".py:" in text or (where[-1] == "use" and text.endswith(".py"))
-    if where[0] == "init" or where == ("cache",):
+    if where == ("cache",):
+        return True
+    if where[0] == "init":
         return text.startswith(("./", "../"))
     if where[-1] not in _PATH_KEYS:
         return False

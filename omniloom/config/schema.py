@@ -161,7 +161,7 @@ class EvaluationConfig(Strict):
     """One task of the evaluation. `chance`: the score of guessing; null: from the answers that occur."""
 
     data: Word
-    metric: Name = "exact"
+    metric: Literal["exact", "yes_no", "choice"] = "exact"
     limit: Count | None = None
     """Samples at most; null: all."""
     probes: list[Literal["blind", "shuffled", "permuted", "alone"]] = Field(default=["blind", "shuffled"])

@@ -37,7 +37,8 @@ class TimestampsConfig(Strict):
     @classmethod
     def _formats(cls, value: str) -> str:
         try:
-            value.format(1.5)
+            if value.format(1.0) == value.format(1000.0):
+                raise ValueError("every time would read alike")
         except (ValueError, IndexError, KeyError) as error:
             raise ValueError(f"must be a text with one number in it, such as '<{{:.1f}}s>' ({error})") from None
         return value

@@ -174,7 +174,7 @@ def _wrong_item(turn: Turn, item: Item, modality: str, modalities: Mapping[str, 
         yield f"the assistant gives an item {modality!r}, which the run has no `out` for."
     elif is_out and row.out is not None and row.out.codec is None:
         yield f"the assistant gives an item {modality!r}, which is made from text and cannot be learned. Give the text."
-    elif not is_out and row.in_ is None:
+    elif not is_out and row.in_ is None and not row.split:
         yield f"the {turn.role} gives an item {modality!r}, which the run has no `in` for."
 
 

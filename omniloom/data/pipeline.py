@@ -20,8 +20,10 @@ from omniloom.checkpoint.tensors import digest_of
 from omniloom.data.cache import FeatureCache
 from omniloom.data.loading import load_media, naming
 from omniloom.data.splitting import split_items
+from omniloom.errors import MediaError
 from omniloom.media import Limits
 from omniloom.model import OmniModel
+from omniloom.model.media import run_encoder
 from omniloom.registry import schema
 from omniloom.sequence import Bundle, Codes, Item, Packed, Plan, PlannedItem, Projected, Raw, Sample, Turn
 
@@ -140,14 +142,14 @@ class Pipeline:
             return replace(item, payload=rows, key=key[1])
         with naming(item.modality):
             if rng is not None and not is_cached:
-                return replace(item, payload=row.input.processor(item.payload, rng), key=key[1])
+                return replace(item, payload=_finite(row.input.processor(item.payload, rng)), key=key[1])
             return replace(item, payload=self._raw(key, row.input.processor, item.payload), key=key[1])
 
     def _raw(self, key: tuple[str, str], processor: Any, payload: Any) -> Raw:
         if key in self._raws:
             self._raws.move_to_end(key)
             return self._raws[key]
-        raw: Raw = processor(payload, None)
+        raw = _finite(processor(payload, None))
         self._raws[key] = raw
         self._raws_bytes += raw.nbytes
         while self._raws_bytes > self.memory_bytes and len(self._raws) > 1:
@@ -172,12 +174,13 @@ class Pipeline:
                     missing.setdefault(item.modality, {})[item.key] = item.payload
         made: dict[tuple[str, str], Packed] = {}
         for modality, raws in missing.items():
-            encoder, path = self.model.parts[self.model.inputs[modality][0]], self.model.rows[modality].input
+            encoder: Any = self.model.parts[self.model.inputs[modality][0]]
+            path = self.model.rows[modality].input
             assert path is not None
             for key, raw in raws.items():
                 # One by one: in a batch the last bits of an item's rows depend on its neighbours, and after a kill the
                 # neighbours would be others, because some of the batch is in the cache already.
-                packed = encoder([raw.to(self.model.device)])
+                packed = run_encoder(modality, encoder, [raw.to(self.model.device)])
                 # The shape with the processor's clock: an encoder sees rows and knows no seconds.
                 made[modality, key] = replace(packed.singles()[0], shapes=(path.encoded(raw),))
                 if self.cache is not None:
@@ -203,6 +206,14 @@ class Pipeline:
             return replace(item, payload=rows)
 
         return sample.map_items(change)
+
+
+def _finite(raw: Raw) -> Raw:
+    """What a processor made, unless a number of it is none: an infinite one would end the training much later."""
+    tensors = raw.values() if isinstance(raw, Bundle) else [raw]
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise MediaError("not_finite", "its numbers are too large for the processor: some are infinite or none.")
+    return raw
 
 
 def _name_of(sample: Sample) -> str:

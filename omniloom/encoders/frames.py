@@ -38,7 +38,8 @@ def chosen_frames(video: Video, frames: int, rate_hz: float | None, *, exact: bo
     if total > frames:
         raise MediaError(
             "video_too_large",
-            f"the clip has {total} frames at {rate_hz:g} Hz; expected {frames} at most. Use split().",
+            f"the clip has {total} frames at {rate_hz:g} Hz; expected {frames} at most. Set `windows: true` beside the "
+            "processor, which cuts it into several items, more `frames` or a lower `rate_hz`.",
         )
     return video.frames[_in_view(video, np.arange(frames if exact else total) / rate_hz)]
 

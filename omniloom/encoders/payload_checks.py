@@ -40,7 +40,9 @@ def mono_samples(audio: Audio, max_s: float | None, rate_hz: int = 16_000) -> Te
     samples = torch.from_numpy(audio.mono(rate_hz).copy())
     if max_s is not None and samples.shape[0] > round(max_s * rate_hz):
         raise MediaError(
-            "audio_too_long", f"the sound lasts {audio.duration_s:.2f} s; expected {max_s:g} s at most. Use split()."
+            "audio_too_long",
+            f"the sound lasts {audio.duration_s:.2f} s; expected {max_s:g} s at most. Set "
+            "`windows: true` beside the processor, which cuts it into several items, or a larger `max_s`.",
         )
     return samples
 

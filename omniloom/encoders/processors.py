@@ -187,6 +187,10 @@ class LogMelProcessor(Processor):
         _require(
             style in ("plain", "whisper"), f"unknown style {style!r} of log-mel frames; expected 'plain' or 'whisper'."
         )
+        _require(
+            min(shift_s, noise, mask_frames, mask_mels) >= 0,
+            f"shift_s={shift_s}, noise={noise}, mask_frames={mask_frames}, mask_mels={mask_mels}: none may be negative.",
+        )
         self.num_mels, self.max_s, self.style = num_mels, max_s, style
         self.shift_s, self.noise, self.mask_frames, self.mask_mels = shift_s, noise, mask_frames, mask_mels
 
@@ -251,6 +255,7 @@ class SeriesProcessor(Processor):
         _require(length is None or length >= 1, f"length={length} of a series; expected at least one step.")
         _require(rate_hz is None or rate_hz > 0, f"rate_hz={rate_hz} of a series; expected a rate above zero.")
         _require((mean is None) == (std is None), "a series processor takes both `mean` and `std`, or neither.")
+        _require(min(jitter, scale) >= 0, f"jitter={jitter}, scale={scale} of a series: neither may be below zero.")
         self.length, self.rate_hz, self.normalize, self.mean, self.std = length, rate_hz, normalize, mean, std
         self.jitter, self.scale, self.rotate = jitter, scale, rotate
 
@@ -334,6 +339,7 @@ class PointsProcessor(Processor):
     ) -> None:
         _require(count >= 1, f"count={count} of a cloud; expected at least one point.")
         _require(rotate in ("none", "x", "y", "z", "any"), f"unknown rotate {rotate!r}; expected none, x, y, z or any.")
+        _require(min(jitter, scale) >= 0, f"jitter={jitter}, scale={scale} of a cloud: neither may be below zero.")
         self.count, self.normalize, self.rotate, self.jitter, self.scale = count, normalize, rotate, jitter, scale
 
     def __call__(self, payload: Any, rng: torch.Generator | None = None) -> Tensor:

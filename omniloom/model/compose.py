@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,10 @@ def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel
         fusers=fusers,
         decoder_start=backbone.decoder_start,
     )
-    adapters = {name: build("interaction", spec, base=base) for name, spec in config.adapters.items()}
+    adapters = {}
+    for name, spec in config.adapters.items():
+        with _said_of(name):
+            adapters[name] = build("interaction", spec, base=base)
     model = parts.seeded(
         "adapters",
         lambda: OmniModel(backbone, planner, inputs, parts.made, adapters, tools, fused=fused, build=parts.build_anew),
@@ -126,6 +130,17 @@ def _found(value: Any, base: Path, *, is_inner: bool = False) -> Any:
         file, _, name = found["type"].rpartition(":")
         found["type"] = f"{(base / file).resolve()}:{name}"
     return found
+
+
+@contextmanager
+def _said_of(name: str) -> Iterator[None]:
+    """What a part refuses is said of its place."""
+    try:
+        yield
+    except ConfigError as error:
+        if name in error.message:
+            raise
+        raise ConfigError(f"{name}: {error.message}") from error
 
 
 class _Parts:
@@ -172,7 +187,8 @@ class _Parts:
             spec = shared.spec
         if name not in self.made:
             wanted = self.placed(room, spec)
-            self.made[name] = self.seeded(name, lambda: build(room, wanted, *wired, base=self.base))
+            with _said_of(name):
+                self.made[name] = self.seeded(name, lambda: build(room, wanted, *wired, base=self.base))
         elif wired and getattr(self.made[name], "in_dim", wired[0]) != wired[0]:
             raise ConfigError(
                 f"the shared component {name!r} takes rows of width {self.made[name].in_dim}, "

@@ -14,7 +14,7 @@ from omniloom.interaction.base import Media
 from omniloom.projectors import Context, Fuser, Projector
 from omniloom.sequence import Auxiliary, Packed, Plan, PlannedItem, Projected, Raw, Shape
 
-__all__ = ["FusedPath", "MediaPath", "added", "fuse", "gather", "kept", "make_late"]
+__all__ = ["FusedPath", "MediaPath", "added", "fuse", "gather", "kept", "make_late", "run_encoder"]
 
 
 def added(losses: Mapping[str, Auxiliary], more: Mapping[str, Auxiliary]) -> dict[str, Auxiliary]:
@@ -101,11 +101,23 @@ def make_late(
     """
     component, encoder = path.encoder
     losses = _Losses()
-    packed = raw if isinstance(raw, Packed) else encoder([raw.to(device)])
+    packed = raw if isinstance(raw, Packed) else run_encoder(modality, encoder, [raw.to(device)])
     losses.take(component, packed)
     packed = replace(packed, shapes=(encoded,))
     packed = _through(path.chain, packed, Context(modality, embedding, [instruction], say, [answer]), losses)
     return Projected(packed.x, packed.shapes, losses=losses.found)
+
+
+def run_encoder(modality: str, encoder: Encoder, raws: Sequence[Raw]) -> Packed:
+    """What the encoder makes of raw tensors of a modality.
+
+    Raises:
+        ShapeError: they are not as it takes them; it says of which modality.
+    """
+    try:
+        return encoder(raws)
+    except ShapeError as error:
+        raise ShapeError(f"the encoder of {modality!r}: {error}") from error
 
 
 def kept(items: Sequence[PlannedItem], packed: Packed) -> Packed:
@@ -204,7 +216,7 @@ def _encoded(
     made: list[Packed] = []
     if fresh:
         with torch.set_grad_enabled(trains):
-            packed = encoder([raw.to(device) for raw in fresh])
+            packed = run_encoder(modality, encoder, [raw.to(device) for raw in fresh])
         losses.take(component, packed)
         made = packed.singles()
     dtype = next((value.dtype for value in encoder.parameters()), torch.float32)

@@ -200,6 +200,10 @@ def _of_modality_file(
             }
         ],
     }
+    if test is not None and Path(test).resolve() == Path(data).resolve():
+        raise ConfigError(
+            f"{test} is what the modality is trained on, so its score would say nothing. Name other data."
+        )
     if test is not None:
         addition["data"][test_name] = _source(Path(test), base, name, prompt)
         addition["evaluation"] = {name: {"data": test_name}}

@@ -80,6 +80,9 @@ def _clear(folder: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+_BEGUN = ("manifest.json", "metrics.jsonl", "components", "state")
+
+
 class _Run:
     """One call of `train`."""
 
@@ -97,7 +100,11 @@ class _Run:
         known = self.folder / "request.yaml"
         if known.is_file():
             asked, before = dump(loaded.config), known.read_text()
-            if asked != before:
+            if asked != before and not any((self.folder / name).exists() for name in _BEGUN):
+                # A call that failed before its first step leaves nothing that another would spoil.
+                shutil.rmtree(self.folder / "parts", ignore_errors=True)
+                write_whole(known, asked)
+            elif asked != before:
                 changed = [
                     line for line in difflib.unified_diff(before.splitlines(), asked.splitlines(), n=0, lineterm="")
                 ][2:]

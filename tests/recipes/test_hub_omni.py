@@ -205,9 +205,8 @@ def test_a_step_of_each_stage_at_the_published_size_fits_in_twelve_gigabytes(tmp
         found = pool.submit(_full_steps, str(tmp_path)).result()
     with capsys.disabled():
         seconds = ", ".join(f"{name} {found[name]['step_s']:.0f} s" for name in ("align", "instruct"))
-        print(
-            f"\nhub_omni at full size, random weights of {fast_dtype()}, batch 4, composed in {found['compose_s']:.0f} s:"
-        )
+        print(f"\nhub_omni at full size, random weights of {fast_dtype()}, batch 4:")
+        print(f"composed in {found['compose_s']:.0f} s")
         print(f"one step of each stage: {seconds}; {found['peak_gb']:.1f} GB at most")
     # A language model that knows nothing spreads over 151 936 ids: ln(151 936) = 11.9.
     assert all(11 < found[name]["loss"] < 14 for name in ("align", "instruct"))
