@@ -17,6 +17,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -274,8 +275,9 @@ def mistyped(part: Any, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         if adapter is None:
             continue
         try:
-            adapter.validate_python(value)
-        except ValidationError:
+            # Keys of a mapping are texts in a resolved run file, which JSON's rules allow for numbers.
+            adapter.validate_json(json.dumps(value)) if isinstance(value, Mapping) else adapter.validate_python(value)
+        except (ValidationError, TypeError):
             annotation = schema(part)[option].annotation
             expected = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
             yield option, f"option {option!r} is {value!r}, {_kind_of(value)}; expected {expected}."
@@ -341,13 +343,8 @@ def resolve_asset(reference: str, *, table: str = "assets") -> str:
     """`scheme:name` -> a local folder through the table of `assets` (or `datasets`); anything else unchanged.
 
     A hub id (`org/name`) and a path have no scheme of that table and pass through.
-
-    Raises:
-        MissingAssetError: an absolute path to nothing; relative ones in a run file are absolute by now.
     """
     scheme, colon, rest = reference.partition(":")
     if not colon or scheme not in names(table):
-        if Path(reference).is_absolute() and not Path(reference).exists():
-            raise MissingAssetError(f"there is no file or folder {reference}.")
         return reference
     return str(find(table, scheme)(rest))

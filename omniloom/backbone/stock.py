@@ -134,8 +134,14 @@ class StockModel(HookableLayers):
 
 
 def locate(reference: str) -> str:
-    """The folder or hub id that transformers can open; a GGUF file is converted once into a folder beside it."""
+    """The folder or hub id that transformers can open; a GGUF file is converted once into a folder beside it.
+
+    Raises:
+        MissingAssetError: a path to nothing, which transformers would take for a hub id.
+    """
     path = resolve_asset(reference)
+    if Path(path).is_absolute() and not Path(path).exists():
+        raise MissingAssetError(f"there is no file or folder {path}.")
     if path.endswith(".gguf"):
         source = Path(path)
         folder = source.with_suffix(".transformers")

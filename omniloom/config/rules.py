@@ -127,6 +127,8 @@ def _joined(run: RunConfig) -> Iterator[Finding]:
                 hint = did_you_mean(target, incoming)
                 yield ("modalities", name, "split"), f"{name!r} is split into {target!r}, which has no `in`.{hint}"
     for name, fuser in run.fusers.items():
+        if len(set(fuser.inputs)) < len(fuser.inputs):
+            yield ("fusers", name, "inputs"), f"fuser {name!r} names one of its inputs twice. Name each once."
         for source in fuser.inputs:
             if source not in incoming:
                 hint = did_you_mean(source, incoming)

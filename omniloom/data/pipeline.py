@@ -212,7 +212,7 @@ def _finite(raw: Raw) -> Raw:
     """What a processor made, unless a number of it is none: an infinite one would end the training much later."""
     tensors = raw.values() if isinstance(raw, Bundle) else [raw]
     if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-        raise MediaError("not_finite", "its numbers are too large for the processor: some are infinite or none.")
+        raise MediaError("invalid_media", "its numbers are too large for the processor: some are infinite or none.")
     return raw
 
 

@@ -189,7 +189,7 @@ class LogMelProcessor(Processor):
         )
         _require(
             min(shift_s, noise, mask_frames, mask_mels) >= 0,
-            f"shift_s={shift_s}, noise={noise}, mask_frames={mask_frames}, mask_mels={mask_mels}: none may be negative.",
+            f"shift_s={shift_s}, noise={noise}, mask_frames={mask_frames}, mask_mels={mask_mels}: must be 0 or more.",
         )
         self.num_mels, self.max_s, self.style = num_mels, max_s, style
         self.shift_s, self.noise, self.mask_frames, self.mask_mels = shift_s, noise, mask_frames, mask_mels

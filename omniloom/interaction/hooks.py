@@ -55,8 +55,10 @@ def linear_names(model: nn.Module, targets: Sequence[str]) -> list[str]:
     """Names of the linear layers, hooked or not, that match a glob of `targets`; the output head never does.
 
     Raises:
-        ConfigError: a glob matches none, so that a misspelt target cannot pass for an adapter.
+        ConfigError: a glob matches none, or there is none, so that nothing can pass for an adapter.
     """
+    if not targets:
+        raise ConfigError("an adapter without `targets` is at no layer. Name some, or leave `targets` out.")
     found: list[Any] = [part for part in model.modules() if hasattr(part, "get_output_embeddings")]
     heads = {id(part.get_output_embeddings()) for part in found}
     linears = [name for name, part in model.named_modules() if _is_linear(name, part) and id(part) not in heads]

@@ -110,8 +110,10 @@ def require_projected(name: str, site: Site, inputs: Sequence[str]) -> None:
     """Hold the projected rows of the inputs to the width of the language model.
 
     Raises:
-        ConfigError: another width.
+        ConfigError: another width, or an input that is named twice.
     """
+    if len(set(inputs)) < len(inputs):
+        raise ConfigError(f"adapter {name!r} reads {', '.join(inputs)}: one of them twice. Name each once.")
     for modality in inputs:
         width = site.sources[modality].projected
         if width != site.width:

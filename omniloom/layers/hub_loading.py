@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
@@ -106,6 +107,8 @@ def load_model(
 
 
 def _no_config(id: str, error: Exception) -> MissingAssetError:
+    if Path(id).is_absolute() and not Path(id).exists():
+        return MissingAssetError(f"there is no folder {id}.")
     return MissingAssetError(
         f"no model configuration for {id!r}: {_first_line(error)}. "
         "Give a hub id, a folder with config.json, or a scheme:name."

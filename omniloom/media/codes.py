@@ -20,7 +20,6 @@ CODES: dict[str, str] = {
     "audio_too_large": "more bytes, channels or decoded bytes, or a higher sample rate, than the limits allow",
     "audio_too_long": "the sound lasts longer than the limits allow",
     "empty_media": "the source holds no bytes",
-    "not_finite": "numbers that became infinite or none in a processor",
     "file_unreadable": "the path cannot be opened: absent, a folder, a device, or not permitted",
     "image_too_large": "more bytes, pixels or pixels along a side than the limits allow",
     "invalid_audio": "not a readable sound: broken, truncated, without samples, or with samples that are not finite",

@@ -13,7 +13,7 @@ from torch import nn
 
 from omniloom.backbone.causal_lm import load_tokenizer
 from omniloom.config import FuserConfig, RunConfig
-from omniloom.errors import ConfigError, did_you_mean
+from omniloom.errors import ConfigError, MissingAssetError, did_you_mean
 from omniloom.model.omni import OmniModel
 from omniloom.model.vocab import VocabRows
 from omniloom.planner import FuserRow, InputPath, ModalityRow, OutputPath, Planner, Template
@@ -35,8 +35,9 @@ def compose(config: RunConfig, *, base: Path, weights: bool = True) -> OmniModel
     """
     parts = _Parts(config, base, weights)
     options = parts.placed("backbones", config.backbone.model_dump())
-    backbone = parts.seeded("backbone", lambda: build("backbones", options, base=base))
-    tokenizer = load_tokenizer(options["id"], revision=options.get("revision"))
+    with _said_of("backbone"):
+        backbone = parts.seeded("backbone", lambda: build("backbones", options, base=base))
+        tokenizer = load_tokenizer(options["id"], revision=options.get("revision"))
     inputs: dict[str, tuple[str, list[str]]] = {}
     shaped: dict[str, InputPath] = {}
     coded: dict[str, tuple[Any, Any]] = {}
@@ -137,10 +138,11 @@ def _said_of(name: str) -> Iterator[None]:
     """What a part refuses is said of its place."""
     try:
         yield
-    except ConfigError as error:
-        if name in error.message:
+    except (ConfigError, MissingAssetError) as error:
+        message = error.message if isinstance(error, ConfigError) else str(error)
+        if name in message:
             raise
-        raise ConfigError(f"{name}: {error.message}") from error
+        raise type(error)(f"{name}: {message}") from error
 
 
 class _Parts:

@@ -188,16 +188,19 @@ def _lead_behind(render: _Render, kind: str) -> str:
     """The text between an item of a kind and the words behind it that stands before the words without the item too."""
     mark = _MARKS["user"]
     words = {"type": "text", "text": mark}
-    for form in _forms(kind):
+
+    def before(*parts: dict[str, str]) -> str | None:
         try:
-            bare = render(("user", [words])).partition(mark)[0]
-            full = render(("user", [form, words])).partition(mark)[0]
+            return render(("user", [*parts, words])).partition(mark)[0]
         except Exception:  # a template may know no parts, or not this kind, or want more of an item
-            continue
-        if full != bare:
-            rest = bare[_common(bare, full) :]
-            return rest if full.endswith(rest) else ""
-    return ""
+            return None
+
+    bare = before()
+    full = next((text for form in _forms(kind) if (text := before(form)) not in (None, bare)), None)
+    if bare is None or full is None:
+        return ""
+    rest = bare[_common(bare, full) :]
+    return rest if full.endswith(rest) else ""
 
 
 def _shown(render: _Render, items: list[dict[str, str]]) -> str:

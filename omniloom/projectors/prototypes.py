@@ -39,7 +39,7 @@ class Prototypes(Projector):
         neighbours: how many are mixed; fewer where there are not as many.
         temperature: T, of the softmax over cosines.
         weight: w, of the prototypes.
-        normalise: p and the result have length one, as in ImageBind-LLM; its rows have as well.
+        normalize: p and the result have length one, as in ImageBind-LLM; its rows have as well.
         weights: False starts with none, whatever `id` says.
     Raises:
         ConfigError: a count below one, or a weight outside of 0 to 1.
@@ -57,7 +57,7 @@ class Prototypes(Projector):
         neighbours: int = 10,
         temperature: float = 20.0,
         weight: float = 0.5,
-        normalise: bool = True,
+        normalize: bool = True,
         weights: bool = True,
     ) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Prototypes(Projector):
             )
         self.in_dim, self.out_dim = in_dim, in_dim
         self.id, self.count, self.neighbours, self.temperature = id, count, neighbours, temperature
-        self.weight, self.normalise, self.weights = weight, normalise, weights
+        self.weight, self.normalize, self.weights = weight, normalize, weights
         self.prototypes: Tensor
         self.known: Tensor
         self.register_buffer("prototypes", torch.zeros(count, in_dim))
@@ -111,10 +111,10 @@ class Prototypes(Projector):
         best, nearest = cosines.topk(min(self.neighbours, known), dim=-1)
         shares = (self.temperature * best).softmax(-1)
         mixed = (shares[..., None] * prototypes[nearest]).sum(1)
-        if self.normalise:
+        if self.normalize:
             mixed = F.normalize(mixed, dim=-1)
         x = (1 - self.weight) * x + self.weight * mixed
-        return Packed(F.normalize(x, dim=-1) if self.normalise else x, packed.shapes)
+        return Packed(F.normalize(x, dim=-1) if self.normalize else x, packed.shapes)
 
     def out_shape(self, shape: Shape) -> Shape:
         """As many rows as came, where they were."""

@@ -24,13 +24,13 @@ class Residual(Projector):
     Args:
         layers: residual blocks.
         ratio: width inside of a block over out_dim. ImageBind-LLM: 4.
-        normalise: divide each row by its L2 norm first, as ImageBind-LLM does: joint spaces compare directions.
+        normalize: divide each row by its L2 norm first, as ImageBind-LLM does: joint spaces compare directions.
     Raises:
         ConfigError: fewer than one layer, or a ratio that leaves no width.
     """
 
     def __init__(
-        self, in_dim: int, out_dim: int, *, layers: int = 3, ratio: float = 4.0, normalise: bool = False
+        self, in_dim: int, out_dim: int, *, layers: int = 3, ratio: float = 4.0, normalize: bool = False
     ) -> None:
         super().__init__()
         if layers < 1 or int(ratio * out_dim) < 1:
@@ -38,7 +38,7 @@ class Residual(Projector):
                 f"Residual needs at least one layer and a ratio above zero, got layers={layers}, ratio={ratio}."
             )
         self.in_dim, self.out_dim = in_dim, out_dim
-        self.layers, self.ratio, self.normalise = layers, ratio, normalise
+        self.layers, self.ratio, self.normalize = layers, ratio, normalize
         self.map = nn.Linear(in_dim, out_dim)
         self.blocks = nn.ModuleList(SwiGLU(out_dim, int(ratio * out_dim)) for _ in range(layers))
 
@@ -46,7 +46,7 @@ class Residual(Projector):
         """Each row mapped alone; shapes stay."""
         require_width(self, packed)
         rows = packed.x.to(self.map.weight)
-        x = self.map(F.normalize(rows, dim=-1) if self.normalise else rows)
+        x = self.map(F.normalize(rows, dim=-1) if self.normalize else rows)
         for block in self.blocks:
             x = block(x)
         return Packed(x, packed.shapes)

@@ -92,7 +92,7 @@ SYSTEMS = [
                     "when": "any",
                     "insert": "inject",
                     "weights": {"image": 2.0},
-                    "projector": {"type": "residual", "layers": 2, "ratio": 2.0, "normalise": True},
+                    "projector": {"type": "residual", "layers": 2, "ratio": 2.0, "normalize": True},
                 }
             },
             "modalities": {

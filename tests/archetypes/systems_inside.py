@@ -23,7 +23,7 @@ from tests.archetypes.blocks import (
 )
 from tests.archetypes.harness import Archetype, save_tokenizer
 
-RESIDUAL = {"type": "residual", "layers": 1, "ratio": 2.0, "normalise": True}
+RESIDUAL = {"type": "residual", "layers": 1, "ratio": 2.0, "normalize": True}
 PERCEIVER = {"type": "perceiver", "latents": 4, "width": 16, "depth": 1, "heads": 2}
 LORA = {"type": "lora", "rank": 4}
 

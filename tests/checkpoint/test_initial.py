@@ -8,7 +8,7 @@ import yaml
 
 from omniloom.checkpoint import begin_with, save_model
 from omniloom.config import load_run
-from omniloom.errors import CheckpointError
+from omniloom.errors import CheckpointError, MissingAssetError
 from omniloom.model import compose
 from tests.examples import example_values, write_example
 
@@ -70,6 +70,12 @@ def test_a_glob_that_names_nothing_and_weights_of_another_shape_are_refused(befo
     run["motion"]["in"]["projector"] = {"type": "mlp", "hidden": 7}
     with pytest.raises(CheckpointError, match=r"motion/projector.*does not fit"):
         begun(base, modalities=run, init={"motion/projector": "./saved"})
+
+
+def test_a_start_that_is_neither_a_run_nor_a_model_says_both(before):
+    base, _ = before
+    with pytest.raises(MissingAssetError, match=r"'saved2' is neither a run folder here \(write ./ before one\) nor"):
+        begun(base, init={"image/projector": "saved2"})
 
 
 def test_own_parameters_of_a_new_modality_are_its_own_and_the_shared_ones_are_taken(before):

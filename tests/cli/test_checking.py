@@ -1,8 +1,10 @@
 """Every problem of a run file and its data, before training."""
 
 import json
+import re
 import shutil
 
+import PIL.Image
 import pytest
 import yaml
 
@@ -128,3 +130,97 @@ def test_many_problems_of_one_source_are_counted(call, own, tmp_path):
     done = call("check", write())
     assert "30 more problems" in done.stdout
     assert "more problems" not in call("check", write(), "--deep").stdout
+
+
+def test_what_a_processor_refuses_is_told_with_its_line(call, own, tmp_path):
+    values, write = own
+    values["modalities"]["sound"]["in"]["processor"]["max_s"] = 0.01
+    path = write()
+    done = call("check", path)
+    train = tmp_path / "data" / "train.jsonl"
+    assert done.exit_code == 1
+    assert f"{train}:{line_of(train, 'train-3.wav')}: [audio_too_long] sample " in done.stdout
+    assert "windows: true" in done.stdout
+
+
+def test_a_processor_whose_raw_tensors_the_encoder_does_not_take_is_told(call, own):
+    values, write = own
+    values["modalities"]["sound"]["in"]["processor"]["num_mels"] = 16
+    values["modalities"]["image"]["in"]["processor"]["channels"] = 1
+    done = call("check", write())
+    assert done.exit_code == 1
+    assert "the encoder of 'sound': LogMelConv: raw tensor 0 has shape" in done.stdout
+    assert "the encoder of 'image': PatchViT: raw tensor 0 has shape" in done.stdout
+
+
+def test_options_of_another_kind_are_told_with_their_lines(call, own):
+    values, write = own
+    values["modalities"]["motion"]["in"]["processor"]["normalize"] = "false"
+    values["modalities"]["motion"]["in"]["encoder"]["stride"] = "4"
+    path = write()
+    done = call("check", path)
+    assert f"{path}:{line_of(path, 'normalize')}: processor 'series': option 'normalize' is 'false'" in done.stdout
+    assert f"{path}:{line_of(path, 'stride')}: encoder 'series_conv': option 'stride' is '4', a text" in done.stdout
+
+
+def test_what_a_part_refuses_is_told_at_its_place(call, own):
+    values, write = own
+    values["modalities"]["sound"]["in"]["encoder"]["heads"] = 3
+    values["adapters"]["lora"]["rank"] = -2
+    path = write()
+
+    def told(what):
+        return int(re.search(rf"run.yaml:(\d+): {what}", call("check", path).stdout)[1])
+
+    lines = path.read_text().splitlines()
+    sound = lines.index("  sound:") + 1
+    assert lines[told("sound/encoder: ") - 1] == "      encoder:" and told("sound/encoder: ") in range(
+        sound, sound + 16
+    )
+    values["modalities"]["sound"]["in"]["encoder"]["heads"] = 2
+    path = write()
+    assert lines[told("lora: LoRA rank is -2") - 1] == "  lora:"
+
+
+def test_a_start_that_is_not_there_is_told(call, own):
+    values, write = own
+    values["init"] = {"image/*": "./nowhere", "imagge/*": "org/model"}
+    path = write()
+    done = call("check", path)
+    assert f"{path}:{line_of(path, 'nowhere')}: " in done.stdout and "is no run folder" in done.stdout
+    assert f"{path}:{line_of(path, 'imagge')}: 'imagge/*' matches no component" in done.stdout
+
+
+def test_an_unknown_metric_is_told_before_anything_is_trained(call, own, tmp_path):
+    values, write = own
+    task = next(iter(values["evaluation"].values()))
+    task["metric"] = "exakt"
+    path = write()
+    for command in (("check", path), ("train", path, "--out", tmp_path / "out")):
+        done = call(*command)
+        assert done.exit_code != 0 and f"{path}:{line_of(path, 'exakt')}: " in done.output
+    assert not (tmp_path / "out" / "metrics.jsonl").exists()
+
+
+def test_records_of_a_modality_that_is_split_are_no_problem(call, own, tmp_path):
+    values, write = own
+    values["modalities"]["frames"] = {
+        "payload": "video",
+        "in": {
+            "processor": {"type": "video", "frames": 4, "size_px": 16},
+            "encoder": {"type": "patch_vit", "patch_px": 8, "width": 32, "depth": 1, "heads": 2},
+            "projector": "mlp",
+        },
+    }
+    values["modalities"]["clip"] = {"payload": "video", "split": ["frames", "sound"]}
+    frames = [PIL.Image.new("RGB", (16, 16), (40 * index,) * 3) for index in range(3)]
+    frames[0].save(tmp_path / "data" / "c.gif", save_all=True, append_images=frames[1:], duration=100)
+    message = [
+        {"role": "user", "content": [{"type": "clip", "path": "c.gif"}, {"type": "text", "text": "What?"}]},
+        {"role": "assistant", "content": "grey"},
+    ]
+    (tmp_path / "data" / "clips.jsonl").write_text(json.dumps({"id": "c", "messages": message}) + "\n")
+    values["data"]["clips"] = {"type": "jsonl", "path": "data/clips.jsonl"}
+    values["stages"][1]["data"]["clips"] = 1.0
+    done = call("check", write(), "--deep")
+    assert done.exit_code == 0, done.output

@@ -89,6 +89,16 @@ MALFORMED: dict[str, tuple[bytes, int | None, str]] = {
     "unknown key at the top": (changed("seed: 0", "sed: 0"), 2, "Did you mean 'seed'?"),
     "unknown key of a stage": (changed("steps: 200", "step: 200\n    steps: 200"), 35, "Did you mean 'steps'?"),
     "unknown key of slots": (changed("{max: 64,", "{maxi: 4, max: 64,"), 18, "Did you mean 'max'?"),
+    "times that read alike": (
+        changed("over: refuse}", "over: refuse}\n      timestamps: {format: at}"),
+        19,
+        "every time would read alike",
+    ),
+    "an input of a fuser twice": (
+        changed("components:\n", "fusers:\n  f: {type: sum, inputs: [image, image]}\ncomponents:\n"),
+        9,
+        "names one of its inputs twice",
+    ),
     "unknown key of a modality": (
         changed("    payload: audio\n    in", "    paylod: 3\n    payload: audio\n    in"),
         20,

@@ -167,15 +167,21 @@ def test_relative_paths_of_a_base_in_another_folder_still_point_to_the_same_file
 
 def test_a_moved_run_keeps_its_files_and_comes_back_equal(run_file: Path) -> None:
     config = load_run(
-        run_file, sets=["modalities.sound.in.encoder=own/part.py:Own", "data.pets={type: folder, path: ../pets/}"]
+        run_file,
+        sets=[
+            "modalities.sound.in.encoder=own/part.py:Own",
+            "data.pets={type: folder, path: ../pets/}",
+            "cache=rows",
+        ],
     ).config
     old, new = run_file.parent, run_file.parent / "runs" / "one"
     moved = relocated(config, old, new)
     assert moved.modalities["sound"].in_ is not None
     assert moved.modalities["sound"].in_.encoder == "../../own/part.py:Own"
     assert moved.data["things"]["path"] == "../../things.jsonl" and moved.data["pets"]["path"] == "../../../pets/"
-    assert moved.backbone.id == config.backbone.id
-    assert relocated(moved, new, old) == config
+    assert moved.backbone.id == config.backbone.id and moved.cache == "../../rows"
+    assert relocated(moved, new, old).data == config.data
+    assert relocated(relocated(moved, new, old), old, new) == moved
 
 
 def test_null_over_a_projector_is_none_at_all_and_over_other_mappings_what_holds_without(run_file: Path) -> None:

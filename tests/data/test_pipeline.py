@@ -9,8 +9,8 @@ import torch
 from omniloom.config import load_run
 from omniloom.data import FeatureCache
 from omniloom.data.pipeline import Pipeline, seed_of
-from omniloom.errors import DataError, MediaError
-from omniloom.media import Audio
+from omniloom.errors import DataError, MediaError, ShapeError
+from omniloom.media import Audio, Series
 from omniloom.model import compose
 from omniloom.sequence import Codes, Item, Packed, Sample, Text, Turn
 from omniloom.testing.tiny_run import write_tiny_run
@@ -211,6 +211,18 @@ def test_what_a_processor_refuses_is_said_of_which_item(model, name, says):
     with pytest.raises(MediaError) as raised:
         Pipeline(model).plans([Sample("a", (Turn("user", (Text("x"),)),)), Sample(name, (Turn("user", (long,)),))])
     assert raised.value.code == "audio_too_long" and says in str(raised.value)
+
+
+def test_numbers_that_overflow_in_a_processor_are_refused_and_not_learned_from(model):
+    huge = Item("motion", Series(np.array([[1e38, -1e38], [-1e38, 1e38], [3e38, 0.0]], np.float32)))
+    with pytest.raises(MediaError, match="sample 's': motion: its numbers are too large"):
+        Pipeline(model).plans([Sample("s", (Turn("user", (huge,)),))])
+
+
+def test_a_raw_tensor_that_an_encoder_does_not_take_is_said_to_be_of_its_modality(model):
+    (plan,) = Pipeline(model).plans([Sample("s", (Turn("user", (Item("image", torch.zeros(1, 16, 16)),)),))])
+    with pytest.raises(ShapeError, match="the encoder of 'image': PatchViT"):
+        model.hidden(plan)
 
 
 def test_a_seed_is_a_function_of_its_names():

@@ -15,6 +15,7 @@ import torch
 from omniloom.errors import ShapeError
 from omniloom.registry import BUILT_IN, build, spec_of
 from omniloom.sequence import Bundle, Raw, Shape
+from tests.encoders.tiny_language_bind import BRANCHES, save_branch
 from tests.encoders.tiny_models import TINY
 
 
@@ -25,6 +26,8 @@ def tiny(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
     for name, make in TINY.items():
         make().save_pretrained(root / name)
+    for kind in BRANCHES:
+        save_branch(root / kind, kind)
     return root
 
 
@@ -116,6 +119,11 @@ CASES = {
         ({"id": "videomae"}, _CLIPS, [(2, 3, 16, 16), (3, 16, 16), (4, 3, 16, 24)]),
         ({"id": "timesformer", "tokens": "all", "weights": False}, _CLIPS, [(4, 1, 16, 16)]),
         ({"id": "vivit", "layer": 1, "tokens": "cls", "taps": [-1]}, _CLIPS, [(3, 3, 16, 16)]),
+    ],
+    "language_bind": [
+        ({"id": "LanguageBindImage"}, [(3, 16, 16), (2, 3, 16, 16)], _NOT_RGB),
+        ({"id": "LanguageBindVideo", "tokens": "patches"}, [(3, 16, 16), (4, 3, 16, 16)], [(5, 3, 16, 16)]),
+        ({"id": "LanguageBindAudio", "tokens": "all", "layer": 1}, [(3, 16, 24)], [(3, 16, 16)]),
     ],
     "hub_speech": [
         ({"id": "whisper"}, [(40, 8), (7, 8), (2, 8)], [(41, 8), (7, 9), (0, 8), (8,)]),

@@ -1,7 +1,10 @@
+from typing import get_args, get_type_hints
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omniloom.config.schema import EvaluationConfig
 from omniloom.errors import ConfigError, DataError
 from omniloom.eval import SCORERS, Expected, choice, exact, normalize, scorer, yes_no
 
@@ -153,3 +156,7 @@ def test_scorers_refuse_an_expected_answer_they_cannot_read(metric: str) -> None
 def test_an_unknown_metric_is_told_the_nearest() -> None:
     with pytest.raises(ConfigError, match="Did you mean 'exact'"):
         scorer("exakt")
+
+
+def test_run_files_may_name_every_metric_and_no_other() -> None:
+    assert set(get_args(get_type_hints(EvaluationConfig)["metric"])) == set(SCORERS)

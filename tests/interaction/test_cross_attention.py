@@ -108,8 +108,9 @@ def test_blocks_stand_in_front_of_every_nth_layer(omni_folder, every, layers):
         ({"inputs": ["image"], "every": 0}, "every and heads of at least one"),
         ({"inputs": ["image"], "every": 3}, "acts in no layer"),
         ({"inputs": ["image"], "heads": 5, "every": 1}, "5 heads, which do not divide the width 32"),
-        ({"inputs": ["image"], "gate": "relu"}, "gate 'tanh' or 'token'"),
-        ({"inputs": ["image"], "reads": "first"}, "reads 'last' or 'all'"),
+        ({"inputs": ["image", "image"]}, "image, image: one of them twice"),
+        ({"inputs": ["image"], "gate": "relu"}, "'gate' is 'relu'.*'tanh', 'token'"),
+        ({"inputs": ["image"], "reads": "first"}, "'reads' is 'first'.*'last', 'all'"),
     ],
     ids=str,
 )

@@ -264,7 +264,7 @@ def test_an_item_of_several_slots_is_refused(folder):
         ({**STACKED, "inputs": ["sound"]}, "encoder of 'sound', which gives: no inner layers"),
         ({**STACKED, "projector": "pool"}, "end at width 24, the language model takes 32"),
         ({**INJECTED, "inputs": []}, "token injection needs `inputs`"),
-        ({**INJECTED, "vector": "last"}, "expected 'first' or 'mean'"),
+        ({**INJECTED, "vector": "last"}, r"'vector' is 'last'.*'first', 'mean'"),
         (
             {**INJECTED, "inputs": ["sound"], "taps": {1: "pooled"}},
             "pooled vector of 'sound', whose",

@@ -93,7 +93,7 @@ def test_a_chain_that_ends_at_another_width_is_refused(omni_folder):
 
 
 def test_a_language_model_that_is_not_there_is_a_missing_asset(omni_folder):
-    with pytest.raises(MissingAssetError, match="language model"):
+    with pytest.raises(MissingAssetError, match=r"backbone: there is no file or folder .*nowhere"):
         composed(omni_folder, backbone={"type": "causal_lm", "id": "./nowhere"})
 
 

@@ -49,7 +49,7 @@ OPTIONS = {
         {"groups": [3], "depths": [1, 0], "width": 16, "heads": 2, "hard": False},
     ],
     "objects": [{"layers": 2, "width": 16, "heads": 2, "hidden": 24}],
-    "prototypes": [{}, {"neighbours": 2, "weight": 0.3, "normalise": False}],
+    "prototypes": [{}, {"neighbours": 2, "weight": 0.3, "normalize": False}],
     "rotary_time": [{}, {"max_time_s": 3.0, "base": 2.0}],
     "positions": [{}, {"axes": ["frame", "line", "cell"], "max": 4}],
     "layer_mix": [{"taps": [1, 3]}, {"taps": [3, 1], "mode": "linear"}],
@@ -97,7 +97,7 @@ OPTIONS = {
     ],
     "soft_moe": [{"queries": 5, "width": 16, "heads": 2}, {"queries": 1, "experts": 2, "width": 8, "depth": 1}],
     "vocabulary": [{}, {"heads": 1}],
-    "residual": [{}, {"layers": 1, "ratio": 1.5, "normalise": True}],
+    "residual": [{}, {"layers": 1, "ratio": 1.5, "normalize": True}],
 }
 # What an item must be for a part that needs more than rows.
 GRIDS = {

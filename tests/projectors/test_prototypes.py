@@ -19,7 +19,7 @@ def told(**options):
 
 
 def test_a_row_is_mixed_with_the_softmax_of_its_nearest():
-    part = told(neighbours=2, temperature=5.0, weight=0.25, normalise=False)
+    part = told(neighbours=2, temperature=5.0, weight=0.25, normalize=False)
     row = torch.tensor([[0.6, 0.8, 0.0]])  # cosines .6 and .8 to the first and second
     shares = torch.softmax(torch.tensor([3.0, 4.0]), 0)
     expected = 0.75 * row + 0.25 * (shares[0] * AXES[0] + shares[1] * AXES[1])
@@ -36,7 +36,7 @@ def test_normalised_it_is_the_cache_of_imagebind_llm():
 
 
 def test_without_weight_of_its_own_a_row_becomes_its_nearest():
-    part = told(neighbours=1, weight=1.0, normalise=False)
+    part = told(neighbours=1, weight=1.0, normalize=False)
     out = part(Packed.of([torch.tensor([[0.1, 5.0, 0.2]])]), Context())
     torch.testing.assert_close(out.x, AXES[1:2])
 

@@ -23,7 +23,7 @@ def test_each_block_adds_to_its_input():
 
 def test_normalised_rows_count_by_their_direction_alone():
     rows = torch.randn(5, 3)
-    part = Residual(3, 4, normalise=True)
+    part = Residual(3, 4, normalize=True)
     near, far = (part(Packed.of([rows * factor]), Context()).x for factor in (1.0, 50.0))
     torch.testing.assert_close(near, far)
     plain = Residual(3, 4)

@@ -148,7 +148,7 @@ def test_weights_that_do_not_fill_every_part_are_refused(home, tmp_path, change,
     [
         ("vision_feature_layer", [-2, -1], "side by side"),
         ("multimodal_projector_bias", False, "no biases"),
-        ("projector_hidden_act", "quick_gelu", "unknown activation"),
+        ("projector_hidden_act", "quick_gelu", "'activation' is 'quick_gelu'"),
     ],
 )
 def test_what_our_parts_cannot_do_is_told(home, tmp_path, key, value, message):

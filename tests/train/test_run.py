@@ -9,7 +9,7 @@ import yaml
 from omniloom.checkpoint import load_model, read_manifest
 from omniloom.checkpoint.tensors import digest_of
 from omniloom.config import load_run
-from omniloom.errors import ConfigError, TrainingError
+from omniloom.errors import CheckpointError, ConfigError, TrainingError
 from omniloom.model import compose
 from omniloom.train import open_sources, train
 from tests.train.runs import digests_of, moody_rows, run_file, stage, steps_of
@@ -113,6 +113,15 @@ def test_settings_on_the_command_line_are_part_of_the_run(tiny):
     assert steps_of(out) == [("only", 0)]
     with pytest.raises(TrainingError, match="other settings"):
         train(file, out=out)
+
+
+def test_a_call_that_failed_before_its_first_step_leaves_the_folder_free(tiny):
+    wrong = run_file(tiny, "wrong", stages=[stage(steps=1)], init={"image/*": "./nowhere"})
+    with pytest.raises(CheckpointError, match="is no run folder"):
+        train(wrong, out=tiny / "again")
+    assert (tiny / "again" / "request.yaml").is_file()
+    out = train(run_file(tiny, "wrong", stages=[stage(steps=1)]), out=tiny / "again")
+    assert steps_of(out) == [("only", 0)]
 
 
 def test_two_part_files_of_one_name_are_refused(tiny):
