@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 import re
 import sys
@@ -43,7 +44,7 @@ def list_parts(
 
 
 def _parts(room: str) -> list[dict[str, Any]]:
-    """Name, target, first line and options of every part of a room; `absent` says why one cannot be imported."""
+    """Name, target, first sentence and options of every part of a room; `absent` says why one cannot be imported."""
     from omniloom.errors import ConfigError, MissingAssetError
     from omniloom.registry import find, names, schema
 
@@ -57,7 +58,7 @@ def _parts(room: str) -> list[dict[str, Any]]:
         except (ConfigError, MissingAssetError) as error:
             parts.append({**entry, "absent": str(error)})
             continue
-        entry["about"] = (inspect.getdoc(part) or "").partition("\n")[0]
+        entry["about"] = _sentence((inspect.getdoc(part) or "").splitlines())
         entry["sources"] = _papers(part)
         # The tables of assets and data sets hold functions: what they take is no choice of a run file.
         if callable(part) and room not in ("assets", "datasets", "licences", "modalities"):
@@ -89,9 +90,16 @@ def _recipes() -> list[dict[str, str]]:
 
     rows = []
     for name in recipes():
-        first = (files("omniloom") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8").partition("\n")[0]
-        rows.append({"name": name, "about": first.removeprefix("#").strip() if first.startswith("#") else ""})
+        lines = (files("omniloom") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+        about = itertools.takewhile(lambda line: line.startswith("#"), lines)
+        rows.append({"name": name, "about": _sentence([line.removeprefix("#").strip() for line in about])})
     return rows
+
+
+def _sentence(lines: list[str]) -> str:
+    """The first sentence of a text, over lines; a line that ends with none before an empty one is one too."""
+    first = " ".join(itertools.takewhile(str.strip, lines))
+    return re.split(r"(?<=[.?])\s", first, maxsplit=1)[0]
 
 
 def _starter() -> list[dict[str, Any]]:

@@ -40,3 +40,11 @@ def test_an_unknown_room_names_the_known_ones(call):
     done = call("list", "encoder")
     assert done.exit_code == 2
     assert "Did you mean 'encoders'?" in done.stderr
+
+
+def test_what_a_part_is_said_to_be_is_a_whole_sentence(call):
+    found = json.loads(call("list", "--json").stdout)
+    said = [part["about"] for parts in found["rooms"].values() for part in parts if not part["absent"]]
+    said += [recipe["about"] for recipe in found["recipes"]]
+    assert len(said) > 100
+    assert not [text for text in said if not text.endswith((".", "?")) or "\n" in text]
