@@ -274,13 +274,23 @@ def mistyped(part: Any, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         adapter = _adapter(part, option)
         if adapter is None:
             continue
-        try:
-            # Keys of a mapping are texts in a resolved run file, which JSON's rules allow for numbers.
-            adapter.validate_json(json.dumps(value)) if isinstance(value, Mapping) else adapter.validate_python(value)
-        except (ValidationError, TypeError):
+        if not _is_of(adapter, value):
             annotation = schema(part)[option].annotation
-            expected = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+            expected = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
             yield option, f"option {option!r} is {value!r}, {_kind_of(value)}; expected {expected}."
+
+
+def _is_of(adapter: TypeAdapter[Any], value: Any) -> bool:
+    """By JSON's rules, which a run file follows: a list may be a tuple, a text a path or the number of a key."""
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError):
+        text = None
+    try:
+        adapter.validate_python(value) if text is None else adapter.validate_json(text)
+    except ValidationError:
+        return False
+    return True
 
 
 def _kind_of(value: Any) -> str:

@@ -17,6 +17,15 @@ class Own:
         if depth < 1:
             raise ValueError("depth must be 1 or more")
         self.in_dim, self.width, self.depth = in_dim, width, depth
+
+
+from pathlib import Path
+
+
+class Kept(Own):
+    def __init__(self, in_dim, *, width: int, files: list[Path] = (), share: float = 1, names: tuple[str, ...] = ()):
+        super().__init__(in_dim, width=width)
+        self.files, self.share, self.names = files, share, names
 """
 
 
@@ -31,6 +40,13 @@ def test_a_part_of_a_file_is_built_from_its_spec_and_its_spec_read_back(folder: 
     part = build("encoders", spec, 7, base=folder)
     assert (part.in_dim, part.width, part.depth) == (7, 4, 2)
     assert spec_of("encoders", part, name="own.py:Own") == {**spec, "depth": 2}
+
+
+def test_options_follow_the_rules_of_a_run_file_and_not_those_of_python(folder: Path) -> None:
+    spec = {"type": "own.py:Kept", "width": 4, "files": ["a.npy"], "share": 2, "names": ["x", "y"]}
+    part = build("encoders", spec, 7, base=folder)
+    assert (part.files, part.share, part.names) == (["a.npy"], 2, ["x", "y"])
+    assert build("encoders", {**spec, "files": [Path("a.npy")]}, 7, base=folder).files == [Path("a.npy")]
 
 
 def test_a_named_part_is_built_and_named_again() -> None:
@@ -57,6 +73,11 @@ def test_every_name_of_the_table_that_needs_no_extra_is_a_class() -> None:
         ("encoders", {"type": "own.py:Own", "width": 4, "depth": 0}, "refuses its options"),
         ("processors", {"type": "series", "normalize": "false"}, "'normalize' is 'false', a text; expected bool"),
         ("processors", {"type": "points", "count": 40.5}, "'count' is 40.5, a number; expected int"),
+        (
+            "encoders",
+            {"type": "own.py:Kept", "width": 1, "files": "a"},
+            "'files' is 'a', a text; expected list[pathlib.Path]",
+        ),
         ("processors", {"type": "image", "size_px": True}, "'size_px' is True, a truth value; expected int"),
         ("interaction", {"type": "lora", "targets": "*.q_proj"}, "'targets' is '*.q_proj', a text; expected Sequence"),
         ("encoders", {"type": "patch_vit", "width": 0}, "refuses its options"),
