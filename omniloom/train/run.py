@@ -128,6 +128,12 @@ class _Run:
         require_read(model)
         self.begun = begin_with(model, self.settled, self.folder)
         used = {name for stage in self.settled.stages for name in stage.data}
+        for name, task in self.settled.evaluation.items():
+            if task.data in used:
+                text = (
+                    f"evaluation {name!r} asks what was trained on, {task.data!r}; its score says nothing of new data"
+                )
+                self.tell({"event": "note", "text": text})
         sources = open_sources(self.settled, self.folder, [name for name in self.settled.data if name in used])
         pipeline = Pipeline(model, cache=FeatureCache.of(self.folder, self.settled.cache))
         config = self._resolved(model, sources, pipeline)

@@ -102,6 +102,13 @@ def test_what_happens_is_told(tiny, event):
     assert len(found) == {"stage": 1, "step": 2, "sample": 4, "saved": 1}[event]
 
 
+def test_a_task_over_what_is_trained_on_is_told_of(tiny):
+    file = run_file(tiny, "known", stages=[stage(steps=1)], evaluation={"things": {"data": "things"}})
+    events: list[dict] = []
+    train(file, out=tiny / "known", tell=events.append)
+    assert [event["text"] for event in events if "asks what was trained on" in event.get("text", "")]
+
+
 def test_a_run_without_stages_is_refused(tiny):
     with pytest.raises(ConfigError, match="no `stages` to train and no `init`"):
         train(run_file(tiny, "nothing", stages=[]), out=tiny / "nothing")
