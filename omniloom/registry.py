@@ -26,7 +26,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from omniloom.errors import ConfigError, MissingAssetError, did_you_mean
 
@@ -272,9 +272,9 @@ def mistyped(part: Any, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]
     """(option, what is wrong) for every value that is not of its annotation; an option without one takes anything."""
     for option, value in options.items():
         adapter = _adapter(part, option)
-        if adapter is None:
-            continue
-        if not _is_of(adapter, value):
+        parameter = schema(part).get(option)
+        is_default = parameter is not None and value is parameter.default
+        if adapter is not None and not is_default and not _is_of(adapter, value):
             annotation = schema(part)[option].annotation
             expected = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
             yield option, f"option {option!r} is {value!r}, {_kind_of(value)}; expected {expected}."
@@ -303,8 +303,8 @@ def _adapter(part: Any, option: str) -> TypeAdapter[Any] | None:
     """What holds values to the option's annotation, strictly: a text is no number and no list."""
     try:
         hint = get_type_hints(part.__init__ if inspect.isclass(part) else part)[option]
-        return TypeAdapter(hint, config=ConfigDict(strict=True, arbitrary_types_allowed=True))
-    except (KeyError, NameError, TypeError, PydanticUserError):
+        return TypeAdapter(hint, config=ConfigDict(strict=True))
+    except Exception:  # an annotation of a part file may be anything; one that cannot be read holds nothing
         return None
 
 
@@ -328,6 +328,8 @@ def build(room: str, spec: str | Mapping[str, Any], *wired: Any, base: Path | No
     try:
         return part(*wired, **options)
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # sizes of zero and below
+        if "memory" in str(error):
+            raise  # not the options' fault
         raise ConfigError(f"{room.rstrip('s')} {name!r} refuses its options {options}: {error}") from error
 
 

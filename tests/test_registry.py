@@ -49,6 +49,18 @@ def test_options_follow_the_rules_of_a_run_file_and_not_those_of_python(folder: 
     assert build("encoders", {**spec, "files": [Path("a.npy")]}, 7, base=folder).files == [Path("a.npy")]
 
 
+def test_annotations_of_a_part_file_that_say_nothing_hold_nothing(folder: Path) -> None:
+    (folder / "odd.py").write_text(
+        "class Odd:\n    def __init__(self, *, a: '0 to 1' = 1, d: 'nowhere.At' = 0):\n        self.a, self.d = a, d\n"
+        "class Bare:\n    def __init__(self, *, b: int = None):\n        self.b = b\n"
+    )
+    part = build("encoders", {"type": "odd.py:Odd", "a": "half", "d": [1]}, base=folder)
+    assert (part.a, part.d) == ("half", [1])
+    assert build("encoders", {"type": "odd.py:Bare", "b": None}, base=folder).b is None
+    with pytest.raises(ConfigError, match="option 'b' is 'x', a text; expected int"):
+        build("encoders", {"type": "odd.py:Bare", "b": "x"}, base=folder)
+
+
 def test_a_named_part_is_built_and_named_again() -> None:
     part = build("projectors", {"type": "mlp", "layers": 3}, 8, 6)
     spec = spec_of("projectors", part)

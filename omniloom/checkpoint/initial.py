@@ -47,6 +47,13 @@ def begin_with(model: OmniModel, config: RunConfig, base: Path) -> set[str]:
     """
     filled: set[str] = set()
     runs: dict[Path, tuple[dict[str, Any], RunConfig]] = {}
+    # What sums and TIES add changes to, before an earlier glob fills it.
+    published = {
+        name: {key: value.detach().clone() for key, value in values.items()}
+        for name, values in model.components().items()
+        if name not in model.adapters
+        and any(start.merge in ("sum", "ties") and fnmatchcase(name, glob) for glob, start in config.init.items())
+    }
     for glob, start in config.init.items():
         known = {name: values for name, values in model.components().items() if values}
         wanted = [name for name in known if fnmatchcase(name, glob)]
@@ -82,11 +89,10 @@ def begin_with(model: OmniModel, config: RunConfig, base: Path) -> set[str]:
                 else:
                     alike = [name] if theirs == name else []
                 for other in alike:
-                    _require_same(model, other, held.get(other), f"init of {name!r} from {reference}")
+                    _require_same(model, other, held.get(other), runs[folder][1], f"init of {name!r} from {reference}")
         for name, found in states.items():
-            if _begin(
-                model, name, known[name], start, found, f"init of {name!r} from {', '.join(start.runs.values())}"
-            ):
+            what = f"init of {name!r} from {', '.join(start.runs.values())}"
+            if _begin(model, name, known[name], start, found, published.get(name, {}), what):
                 filled.add(name)
     return filled
 
@@ -104,6 +110,7 @@ def _begin(
     target: Mapping[str, Tensor],
     start: InitConfig,
     states: Mapping[str, dict[str, Tensor] | None],
+    base: Mapping[str, Tensor],
     what: str,
 ) -> bool:
     """Fill one component; False where no run saved it."""
@@ -120,7 +127,7 @@ def _begin(
         _assign(target, saved[""], what)
     elif start.merge is not None:
         given = list(saved.values())
-        _assign(target, _merged(given, start, target, model, name, what), what)
+        _assign(target, _merged(given, start, base, model, name, what), what)
     else:
         adapter = model.adapters.get(name)
         if adapter is None:
@@ -143,32 +150,35 @@ def _adopted(
     return dict(adapter.adopted(state, options)) if is_alike else state
 
 
-def _require_same(model: OmniModel, name: str, facts: Mapping[str, Any] | None, what: str) -> None:
-    """A pretrained component is the one that the other run kept by reference; one that it trained is not asked about.
+def _require_same(model: OmniModel, name: str, facts: Mapping[str, Any] | None, theirs: RunConfig, what: str) -> None:
+    """A pretrained component is the one that the other run kept by reference; one that it trained, or had in another
+    dtype, is not asked about.
 
     Raises:
         CheckpointError: it is another.
     """
     if facts is None or facts["saved"] or pretrained_origin(model, name) == facts["origin"]:
         return
+    if name == "backbone" and theirs.backbone.dtype != getattr(model.backbone, "dtype", None):
+        return
     if digest_of(model.components()[name]) != facts["digest"]:
         raise CheckpointError(
             f"{what}: that run had {facts['origin']!r} as its {name!r}, this one {pretrained_origin(model, name)!r} "
-            "with other weights, on which what it learned means something else. Name the same model, with the same "
-            "dtype, or let `init` name only components that stand by themselves."
+            "with other weights, on which what it learned means something else. Name the same model, or let "
+            "`init` name only components that stand by themselves."
         )
 
 
 def _merged(
     states: Sequence[dict[str, Tensor]],
     start: InitConfig,
-    target: Mapping[str, Tensor],
+    published: Mapping[str, Tensor],
     model: OmniModel,
     name: str,
     what: str,
 ) -> dict[str, Tensor]:
     """One state of several. Sums and TIES are of changes: adapters are changes; of a pretrained component it is what
-    training made of the weights that `target` holds."""
+    training made of the `published` weights."""
     options: dict[str, Any] = {"density": start.density, "weights": start.weights, "groups": start.groups}
     assert start.merge is not None
     if start.merge == "average" or name in model.adapters:
@@ -178,11 +188,11 @@ def _merged(
             f"{what}: `merge: {start.merge}` adds changes, and {name!r} began at random, so its weights are no changes "
             "of anything. Merge it by `average`."
         )
-    states = [{key: value for key, value in state.items() if key in target} for state in states]
-    base = {key: target[key].detach().float() for state in states for key in state}
+    states = [{key: value for key, value in state.items() if key in published} for state in states]
+    base = {key: published[key].float() for state in states for key in state}
     changes = [{key: value.float() - base[key] for key, value in state.items()} for state in states]
     merged = merge(changes, start.merge, **options)
-    return {key: (base[key] + value).to(target[key].dtype) for key, value in merged.items()}
+    return {key: (base[key] + value).to(published[key].dtype) for key, value in merged.items()}
 
 
 def initial_digests(config: RunConfig, base: Path) -> dict[str, str]:

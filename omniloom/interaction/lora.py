@@ -136,9 +136,9 @@ def rescaled(state: Mapping[str, Tensor], adapter: Any, options: Mapping[str, An
     """Low-rank weights that were trained under `options`, so that they change as much under the adapter's alpha."""
     known = schema(type(adapter))
     alpha, rank = (float(options.get(name, known[name].default)) for name in ("alpha", "rank"))
-    factor = (alpha / rank) / (adapter.alpha / adapter.rank)
-    if factor == 1.0:
+    if not adapter.alpha or alpha / rank == adapter.alpha / adapter.rank:
         return state
+    factor = (alpha / rank) / (adapter.alpha / adapter.rank)
     return {name: value * factor if name.endswith(".up") else value for name, value in state.items()}
 
 

@@ -23,6 +23,7 @@ from omniloom.config import RunConfig, digest, load_run, relocated
 from omniloom.config.modality_file import resolve_modality
 from omniloom.config.paths import moved
 from omniloom.config.reading import read_file, yaml_text
+from omniloom.config.table import component_of
 from omniloom.data.pipeline import Pipeline
 from omniloom.data.sources import open_source
 from omniloom.errors import ConfigError, did_you_mean
@@ -100,11 +101,7 @@ def add_modality(
     """
     folder = Path(run).resolve()
     manifest = read_manifest(folder)
-    # Every error of the old run comes before anything is written. Of its model only what it computes is kept: two
-    # whole ones may not fit.
-    known, config = load_model(folder, allow_code=allow_code)
-    computed = _computed(known, config, folder)
-    del known
+    config = load_model(folder, allow_code=allow_code)[1]  # every error of the old run comes before anything is written
     source = Path(file)
     target = Path(out).resolve() if out is not None else folder.with_name(f"{folder.name}-{name or source.stem}")
     tell = tell or (lambda event: None)
@@ -121,6 +118,8 @@ def add_modality(
     train(loaded, out=target, fresh=fresh, tell=tell)
     minutes = (time.perf_counter() - started) / 60
     after = evaluate(target, allow_code=True, tell=tell) if loaded.config.evaluation else None
+    # One after the other, since two whole models may not fit; and both now, with the threads that training pinned.
+    computed = _computed(load_model(folder, allow_code=True)[0], config, folder)
     new = load_model(target, allow_code=True)[0]
     result = Added(
         target,
@@ -190,8 +189,7 @@ def _of_modality_file(
         "stages": [
             {
                 "name": f"add_{name}",
-                # A published encoder is left as it is: it has learned, and this stage's rate is one for beginners.
-                "train": [f"{name}/projector*" if _has_published_encoder(use, base) else f"{name}/*"],
+                "train": _beginners(name, use, base),
                 "data": {train_name: 1.0},
                 "steps": steps,
                 "batch": 16,
@@ -210,12 +208,20 @@ def _of_modality_file(
     return addition
 
 
-def _has_published_encoder(use: str, base: Path) -> bool:
-    encoder = (resolve_modality(use, base).get("in") or {}).get("encoder")
-    if encoder is None or (isinstance(encoder, Mapping) and "component" in encoder):
-        return False
+def _beginners(name: str, use: str, base: Path) -> list[str]:
+    """Globs over what a modality has that begins at random. A published encoder is left as it is: it has learned, and
+    the stage's rate is one for beginners; unless there is nothing else."""
+    row = resolve_modality(use, base)
+    taken: Mapping[str, Any] = row.get("in") or {}
+    encoder, projector = taken.get("encoder"), taken.get("projector")
+    if encoder is None or component_of(encoder) is not None:
+        return [f"{name}/*"]
     kind, options = split_spec(encoder, where=f"the encoder of {use}")
-    return "weights" in schema(find("encoders", kind, base=base)) and bool(options.get("weights", True))
+    is_published = "weights" in schema(find("encoders", kind, base=base)) and bool(options.get("weights", True))
+    links = projector if isinstance(projector, list) else [] if projector is None else [projector]
+    own = [f"{name}/projector*"] if any(component_of(link) is None for link in links) else []
+    own += [f"{name}/codec"] if (row.get("out") or {}).get("codec") is not None else []
+    return own if is_published and own else [f"{name}/*"]
 
 
 def _source(path: Path, base: Path, modality: str, prompt: str) -> dict[str, Any]:

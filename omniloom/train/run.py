@@ -100,7 +100,7 @@ class _Run:
         known = self.folder / "request.yaml"
         if known.is_file():
             asked, before = dump(loaded.config), known.read_text()
-            if asked != before and not any((self.folder / name).exists() for name in _BEGUN):
+            if not any((self.folder / name).exists() for name in _BEGUN):
                 # A call that failed before its first step leaves nothing that another would spoil.
                 shutil.rmtree(self.folder / "parts", ignore_errors=True)
                 write_whole(known, asked)

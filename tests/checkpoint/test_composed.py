@@ -131,6 +131,12 @@ def test_an_update_is_as_large_as_it_was_under_another_alpha(base, kind, start):
         assert (theirs - before).abs().max() > 1e-2
 
 
+def test_an_adapter_that_is_switched_off_takes_weights_as_they_are(base, two):
+    model = begun(base, {"lora": "./a"}, lora={**LORA, "alpha": 0.0})
+    theirs = two[0].components()["lora"]
+    assert all(torch.equal(value, theirs[name]) for name, value in model.components()["lora"].items())
+
+
 def test_runs_of_different_alpha_are_merged_as_large_as_each_was(base, two):
     loud = branch(base, "loud", 3, lora={**LORA, "alpha": 64.0}).components()["lora"]
     model = begun(base, {"lora": {"of": ["./a", "./loud"], "merge": "sum"}}, lora=LORA)
@@ -152,6 +158,10 @@ def test_of_trained_language_models_what_training_changed_is_merged(base, merge)
             torch.testing.assert_close(both.components()["backbone"][name], before + first + second)
         else:
             assert (both.components()["backbone"][name] - before).abs().max() <= (first.abs() + second.abs()).max()
+    # An earlier glob that fills it first is no part of the sum.
+    entry = {"of": ["./tuned-5", "./tuned-6"], "merge": merge, "density": 1.0}
+    again = begun(base, {"*": "./tuned-5", "backbone": entry}).components()["backbone"]
+    assert all(torch.equal(again[name], value) for name, value in both.components()["backbone"].items())
     with pytest.raises(ConfigError, match=r"'image/projector' began at random.*average"):
         begun(base, {"image/projector": {"of": ["./tuned-5", "./tuned-6"], "merge": merge}})
 
@@ -172,6 +182,9 @@ def test_runs_of_another_language_model_are_not_taken_for_runs_of_this_one(base,
     model, config = built(base, adapters={"lora": LORA}, backbone={**here, "id": "./copied"})
     save_model(model, config, base / "moved", trained=["lora"])
     begun(base, {"*": "./moved"}, lora=LORA)
+    # In another dtype its weights are other numbers, and nothing is said of them.
+    wide, config = built(base, adapters={"lora": LORA}, backbone={**here, "dtype": "float64"}, init={"*": "./moved"})
+    begin_with(wide, config, base)
 
 
 def test_an_expert_is_a_language_model_whose_feed_forward_was_trained(base):

@@ -15,7 +15,7 @@ from omniloom.config import load_run
 from omniloom.errors import CheckpointError, ConfigError
 from omniloom.testing import write_tiny_run
 from omniloom.train import train
-from omniloom.train.adding import add_modality
+from omniloom.train.adding import _beginners, add_modality
 from tests.encoders.tiny_models import save_tiny_model
 
 TOUCH = '''
@@ -119,6 +119,18 @@ def test_a_published_encoder_stays_as_it_is(home, added):
     components = read_manifest(result.run)["components"]
     assert not components["seen/encoder"]["saved"] and components["seen/projector"]["saved"]
     assert result.parameters == {"add_seen": components["seen/projector"]["parameters"]}
+
+
+def test_behind_a_published_encoder_what_is_the_modalitys_own_trains_or_else_all_of_it(home, added):
+    encoder = '{"type": "hub_vision", "id": "./tower"}'
+    cases = {"'mlp'": ["eye/projector*"], "{'component': 'shared'}": ["eye/*"], "None": ["eye/*"]}
+    for number, (projector, expected) in enumerate(cases.items()):
+        file = home / f"eye{number}.py"
+        file.write_text(
+            f"MODALITY = dict(payload='image', processor='image', encoder={encoder}, projector={projector})\n"
+        )
+        assert _beginners("eye", f"./eye{number}.py", home) == expected
+    assert _beginners("touch", "./touch.py", home) == ["touch/*"]
 
 
 def test_the_same_call_again_finds_it_done(home, added):

@@ -129,6 +129,15 @@ def test_a_call_that_failed_before_its_first_step_leaves_the_folder_free(tiny):
     assert (tiny / "again" / "request.yaml").is_file()
     out = train(run_file(tiny, "wrong", stages=[stage(steps=1)]), out=tiny / "again")
     assert steps_of(out) == [("only", 0)]
+    # So does one that failed by its part file, which was mended since.
+    rows = yaml.safe_load((tiny / "run.yaml").read_text())["modalities"]
+    rows["image"]["in"]["projector"] = [{"type": "broken.py:Mine"}]
+    (tiny / "broken.py").write_text("from omniloom.projectors.dense import MLP\nclass Mine(MLP):\n    depth = 1 / 0\n")
+    file = run_file(tiny, "broken", modalities=rows, stages=[stage(steps=1)])
+    with pytest.raises(Exception, match="division by zero"):
+        train(file, out=tiny / "mended")
+    (tiny / "broken.py").write_text("from omniloom.projectors.dense import MLP\nclass Mine(MLP):\n    pass\n")
+    assert steps_of(train(file, out=tiny / "mended")) == [("only", 0)]
 
 
 def test_two_part_files_of_one_name_are_refused(tiny):
