@@ -270,12 +270,11 @@ def schema(part: Any) -> dict[str, inspect.Parameter]:
 
 def mistyped(part: Any, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(option, what is wrong) for every value that is not of its annotation; an option without one takes anything."""
-    for option, value in options.items():
-        adapter = _adapter(part, option)
-        parameter = schema(part).get(option)
-        is_default = parameter is not None and value is parameter.default
-        if adapter is not None and not is_default and not _is_of(adapter, value):
-            annotation = schema(part)[option].annotation
+    for option, parameter in schema(part).items():
+        if option not in options or options[option] is parameter.default:
+            continue
+        value, adapter, annotation = options[option], _adapter(part, option), parameter.annotation
+        if adapter is not None and not _is_of(adapter, value):
             expected = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
             yield option, f"option {option!r} is {value!r}, {_kind_of(value)}; expected {expected}."
 
@@ -327,9 +326,9 @@ def build(room: str, spec: str | Mapping[str, Any], *wired: Any, base: Path | No
         raise ConfigError(f"{room.rstrip('s')} {name!r}: {message}")
     try:
         return part(*wired, **options)
-    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:  # sizes of zero and below
-        if "memory" in str(error):
-            raise  # not the options' fault
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "negative dimension" not in str(error):
+            raise  # of memory, or of a device without numbers: no option's fault
         raise ConfigError(f"{room.rstrip('s')} {name!r} refuses its options {options}: {error}") from error
 
 

@@ -107,6 +107,16 @@ def test_a_wrong_spec_is_a_config_error_that_says_what_to_do(
     assert message in str(caught.value)
 
 
+def test_a_size_below_zero_is_refused_as_an_option_and_no_other_error_of_torch_is(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="refuses its options"):
+        build("projectors", {"type": "mlp", "hidden": -1}, 8, 6)
+    (folder / "full.py").write_text(
+        "class Full:\n    def __init__(self):\n        raise RuntimeError('out of memory')\n"
+    )
+    with pytest.raises(RuntimeError, match="out of memory"):
+        build("projectors", {"type": "full.py:Full"}, base=folder)
+
+
 def test_the_schema_is_what_stands_after_the_star(folder: Path) -> None:
     assert list(schema(find("encoders", "own.py:Own", base=folder))) == ["width", "depth"]
 

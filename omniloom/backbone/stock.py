@@ -73,7 +73,6 @@ class StockModel(HookableLayers):
             _still_dropout(self.lm)
         # OPT-350m and its like embed, and speak, at another width than their layers have.
         self.width = int(self.lm.get_input_embeddings().weight.shape[1])
-        self._inner_width = int(self.lm.config.get_text_config().hidden_size)
         self.vocab_size = int(self.lm.get_input_embeddings().weight.shape[0])
         self.stop_ids = _stop_ids(self.lm.generation_config)
         self.lm.eval()
@@ -104,7 +103,7 @@ class StockModel(HookableLayers):
     @property
     def inner_width(self) -> int:
         """The width of its layers."""
-        return self._inner_width
+        return int(self.lm.config.get_text_config().hidden_size)
 
     def embed(self, ids: Tensor) -> Tensor:
         embeds: Tensor = self.lm.get_input_embeddings()(ids)

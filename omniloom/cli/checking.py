@@ -228,8 +228,8 @@ def _encode(model: OmniModel, plan: Plan, seen: set[tuple[object, ...]]) -> None
             continue
         seen.add(form)
         try:
-            run_encoder(item.modality, model.parts[model.inputs[item.modality][0]], [raw.to("meta")])  # type: ignore[arg-type]
-        except (NotImplementedError, RuntimeError, TypeError, ValueError):
+            run_encoder(item.modality, model.parts[model.inputs[item.modality][0]], [raw.to(model.device)])  # type: ignore[arg-type]
+        except (RuntimeError, TypeError, ValueError):
             continue  # not everything runs without numbers; what it takes was checked before that
 
 

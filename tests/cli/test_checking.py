@@ -224,3 +224,18 @@ def test_records_of_a_modality_that_is_split_are_no_problem(call, own, tmp_path)
     values["stages"][1]["data"]["clips"] = 1.0
     done = call("check", write(), "--deep")
     assert done.exit_code == 0, done.output
+
+
+def test_a_part_that_computes_with_its_own_weights_when_it_is_built_is_checked_too(call, own, tmp_path):
+    """It cannot be built on the meta device, so the run is composed in memory."""
+    values, write = own
+    (tmp_path / "own.py").write_text(
+        "from omniloom.projectors.dense import MLP\n"
+        "class Scaled(MLP):\n"
+        "    def __init__(self, in_dim, out_dim):\n"
+        "        super().__init__(in_dim, out_dim)\n"
+        "        self.scale = float(next(self.parameters()).detach().abs().max())\n"
+    )
+    values["modalities"]["image"]["in"]["projector"] = [{"type": "own.py:Scaled"}]
+    done = call("check", write())
+    assert done.exit_code == 0, done.output
